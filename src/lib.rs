@@ -1,0 +1,4 @@
+//! Doorkeep: a reverse proxy that keeps sessions.
+
+pub mod clock;
+pub mod secret;
