@@ -1,1 +1,3 @@
+//! The `doorkeep` program.
+
 fn main() {}

@@ -1,0 +1,119 @@
+//! Who asks: a person whose browser shows the answer as a page, or a script.
+//! In: method and header lines. Out: [`Asker`]. Errors: none. I/O: none.
+//! Source: W3C Fetch Metadata (`Sec-Fetch-Mode`); RFC 9110 §12.5.1 (`Accept`); RFC 6455 §4.1 (WebSocket handshake).
+
+use http::header::{ACCEPT, CONNECTION, UPGRADE};
+use http::{HeaderMap, Method};
+
+/// What kind of answer the client can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A page view by GET or HEAD: a redirect brings the person to the login and back.
+    Navigation,
+    /// A form that was sent by another method and whose answer is shown as a page.
+    FormPost,
+    /// A script, an image, a tool: it understands a status, not a page.
+    Script,
+    /// A WebSocket handshake.
+    WebSocket,
+}
+
+impl Asker {
+    /// Reads the asker from a request head.
+    #[must_use]
+    pub fn read(method: &Method, headers: &HeaderMap) -> Self {
+        if is_websocket(headers) {
+            return Self::WebSocket;
+        }
+        let safe = matches!(*method, Method::GET | Method::HEAD);
+        let navigates = match headers.get("sec-fetch-mode") {
+            Some(mode) => mode == "navigate",
+            None => {
+                safe && wants_html(headers)
+                    && headers.get("x-requested-with").is_none_or(|v| v != "XMLHttpRequest")
+            }
+        };
+        match (navigates, safe) {
+            (true, true) => Self::Navigation,
+            (true, false) => Self::FormPost,
+            (false, _) => Self::Script,
+        }
+    }
+
+    /// Whether the answer is shown to a person as a page.
+    #[must_use]
+    pub const fn sees_pages(self) -> bool {
+        matches!(self, Self::Navigation | Self::FormPost)
+    }
+}
+
+/// Whether the head asks to switch to the WebSocket protocol.
+#[must_use]
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    let lists = |name, word: &str| {
+        headers.get_all(name).iter().any(|line| {
+            line.to_str().is_ok_and(|text| text.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))
+        })
+    };
+    lists(UPGRADE, "websocket") && lists(CONNECTION, "upgrade")
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|line| {
+        line.to_str().is_ok_and(|text| {
+            text.split(',').any(|item| {
+                item.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("text/html"))
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asker(method: &Method, lines: &[(&str, &str)]) -> Asker {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(
+                http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                http::HeaderValue::from_str(value).expect("a value"),
+            );
+        }
+        Asker::read(method, &headers)
+    }
+
+    #[test]
+    fn fetch_metadata_decides_where_it_is_sent() {
+        let html = ("accept", "text/html,application/xhtml+xml");
+        assert_eq!(asker(&Method::GET, &[("sec-fetch-mode", "navigate")]), Asker::Navigation);
+        assert_eq!(asker(&Method::GET, &[("sec-fetch-mode", "cors"), html]), Asker::Script);
+        assert_eq!(asker(&Method::POST, &[("sec-fetch-mode", "navigate")]), Asker::FormPost);
+        assert_eq!(asker(&Method::POST, &[html]), Asker::Script);
+    }
+
+    #[test]
+    fn without_it_the_accept_header_does() {
+        assert_eq!(
+            asker(&Method::GET, &[("accept", "application/json, Text/HTML;q=0.9")]),
+            Asker::Navigation
+        );
+        assert_eq!(asker(&Method::HEAD, &[("accept", "*/*")]), Asker::Script);
+        assert_eq!(asker(&Method::GET, &[("accept", "text/htmlx")]), Asker::Script);
+        assert_eq!(
+            asker(&Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")]),
+            Asker::Script
+        );
+    }
+
+    #[test]
+    fn a_websocket_handshake_is_no_navigation() {
+        let lines =
+            [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("accept", "text/html")];
+        assert_eq!(asker(&Method::GET, &lines), Asker::WebSocket);
+        assert_eq!(
+            asker(&Method::GET, &[("upgrade", "websocket"), ("accept", "text/html")]),
+            Asker::Navigation
+        );
+    }
+}

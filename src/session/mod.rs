@@ -1,0 +1,117 @@
+//! From cookies to a session, and back: what was presented, whether it is genuine, and what follows from it.
+//! In: request heads and settings. Out: [`Judgement`], [`Verdict`], `Set-Cookie` lines. Errors: none. I/O: random numbers.
+
+pub mod carrier;
+pub mod cookies;
+mod freshness;
+pub mod judge;
+mod jwt;
+pub mod seal;
+mod sealed_notes;
+pub mod verifier;
+
+use http::HeaderMap;
+
+use crate::clock::UnixTime;
+use crate::identity::Identity;
+use crate::notes::Notes;
+use crate::outcome::{Ahead, Freshness, Lineage, TokenState};
+use crate::session::carrier::Carrier;
+use crate::session::cookies::{KnownNotes, Presented};
+use crate::session::judge::Policy;
+use crate::session::verifier::{Seen, Verified, Verifier};
+use crate::token::Pair;
+
+/// Everything that reads a session.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Checks access tokens.
+    pub verifier: Verifier,
+    /// Reads and writes cookies.
+    pub carrier: Carrier,
+    /// What the decisions have to know.
+    pub policy: Policy,
+    /// How early a token is due.
+    pub ahead: Ahead,
+}
+
+impl Sessions {
+    /// What a request head presents, what its access token turned out to be, and whether this token is new here.
+    /// A fresh token that says itself how long it lives needs no notes, so they stay sealed.
+    #[must_use]
+    pub fn look(&self, headers: &HeaderMap, host: &str, now: UnixTime) -> (Presented, TokenState, Seen) {
+        let mut presented = cookies::read(headers, self.carrier.names());
+        let Some(access) = &presented.access else {
+            presented.notes = self.notes(&presented, None, host);
+            return (presented, TokenState::Absent, Seen::First);
+        };
+        let (verified, seen) = self.verifier.verify(access, now);
+        let state = match verified {
+            Verified::Live(identity) => {
+                let mut freshness = self.freshness(&identity, None, now);
+                if freshness == Freshness::Due || identity.issued_at().is_none() {
+                    presented.notes = self.notes_or_first_sight(&presented, &identity, host, now);
+                    freshness = self.freshness(&identity, presented.notes.notes(), now);
+                }
+                TokenState::Live(identity, freshness)
+            }
+            Verified::Expired(identity) => {
+                presented.notes = self.notes(&presented, Some(&identity), host);
+                TokenState::Expired(identity)
+            }
+            Verified::Invalid(fault) => {
+                presented.notes = self.notes(&presented, None, host);
+                TokenState::Invalid(fault)
+            }
+        };
+        (presented, state, seen)
+    }
+
+    /// The pair that a client presents, with the session id from its verified token where that names one.
+    #[must_use]
+    pub fn pair(presented: &Presented, who: Option<&Identity>) -> Option<Pair> {
+        Some(Pair {
+            refresh: presented.refresh.clone()?,
+            access: presented.access.clone(),
+            session: who.and_then(Identity::session).or(presented.session.as_ref()).cloned(),
+        })
+    }
+
+    fn freshness(&self, identity: &Identity, notes: Option<&Notes>, now: UnixTime) -> Freshness {
+        freshness::freshness(identity, notes, now, self.ahead)
+    }
+
+    /// The notes that the client brought, if they open and are about the tokens beside them.
+    fn notes(&self, presented: &Presented, who: Option<&Identity>, host: &str) -> KnownNotes {
+        let about = Self::pair(presented, who).map(|pair| self.policy.key(&pair));
+        match (&presented.sealed_notes, about) {
+            (Some(sealed), Some(about)) => {
+                self.carrier.open_notes(sealed, host, about).map_or(KnownNotes::None, KnownNotes::Held)
+            }
+            (_, None) | (None, _) => KnownNotes::None,
+        }
+    }
+
+    /// The client's notes; for a token that does not say when it was issued, else notes of the moment it was first seen.
+    fn notes_or_first_sight(
+        &self,
+        presented: &Presented,
+        who: &Identity,
+        host: &str,
+        now: UnixTime,
+    ) -> KnownNotes {
+        let held = self.notes(presented, Some(who), host);
+        if held.notes().is_some() || who.issued_at().is_some() {
+            return held;
+        }
+        let Some(pair) = Self::pair(presented, Some(who)) else { return KnownNotes::None };
+        let about = self.policy.key(&pair);
+        KnownNotes::Noted(Notes {
+            lineage: Lineage { family: about, started_at: now, subject: Some(who.subject().to_owned()) },
+            received_at: now,
+            expires_in: Some(who.expires_at().since(now)),
+            refresh_expires: None,
+            about,
+        })
+    }
+}
