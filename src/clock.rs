@@ -44,6 +44,13 @@ impl UnixTime {
     }
 }
 
+/// The moment in an ISO 8601 text such as `2026-11-21T10:00:00.000Z`; fractions of a second are dropped.
+#[must_use]
+pub fn parse_iso(text: &str) -> Option<UnixTime> {
+    let moment: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(moment.as_second()).ok().map(UnixTime::from_secs)
+}
+
 /// Tells the time of day. One clock serves a whole gateway, so tests can move it.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present moment.

@@ -52,6 +52,12 @@ impl Carrier {
         &self.settings.names
     }
 
+    /// What seals our notes.
+    #[must_use]
+    pub const fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// Opens the notes that a client of `host` brought, if they are about the tokens with the key `about`.
     #[must_use]
     pub fn open_notes(&self, text: &str, host: &str, about: SessionKey) -> Option<Notes> {

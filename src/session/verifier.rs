@@ -9,7 +9,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 
-use crate::clock::UnixTime;
+use crate::clock::{UnixTime, parse_iso};
 use crate::identity::{Identity, claim_at};
 use crate::outcome::TokenFault;
 use crate::session::jwt::Unverified;
@@ -225,13 +225,6 @@ impl Verifier {
             (None, None) => Err(TokenFault::NoExpiry),
         }
     }
-}
-
-/// The moment in an ISO 8601 text such as `2026-11-21T10:00:00.000Z`; fractions of a second are dropped.
-#[must_use]
-pub fn parse_iso(text: &str) -> Option<UnixTime> {
-    let moment: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(moment.as_second()).ok().map(UnixTime::from_secs)
 }
 
 /// The `NumericDate` under `name` (RFC 7519 §2): a JSON number, fractions dropped. Another type is a refusal.

@@ -1,0 +1,213 @@
+//! Results that outlive the process: written sealed when it drains, read when it starts.
+//! In: the ledger. Out: a file. Errors: [`PersistError`]; a file that does not open is left where it is. I/O: files.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixTime;
+use crate::outcome::{Issued, Lineage, RefusalReason, SessionKey};
+use crate::renew::Ledger;
+use crate::renew::memory::{Entry, Slot, Told};
+use crate::session::Sessions;
+use crate::token::{AccessToken, RefreshToken, SessionId, TokenSet};
+
+const FILE: &str = "renewals.sealed";
+const BOUND_TO: &[u8] = b"doorkeep renewals v1";
+
+/// Results could not be written down or read back.
+#[derive(Debug, thiserror::Error)]
+pub enum PersistError {
+    /// The file cannot be used.
+    #[error("{path}: cannot be {act}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file was sealed with another secret, or is damaged.
+    #[error(
+        "{path}: does not open with the configured secret; put the secret that it was sealed with beside the new one, or delete the file (sessions renewed just before the restart then have to sign in again)"
+    )]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing to seal with.
+    #[error("the results of renewals could not be sealed")]
+    Seal,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    slots: Vec<(String, WrittenSlot)>,
+    tombstones: Vec<(String, UnixTime)>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WrittenSlot {
+    Issued {
+        access: String,
+        refresh: String,
+        rotated: bool,
+        session: Option<String>,
+        access_expires: Option<UnixTime>,
+        refresh_expires: Option<UnixTime>,
+        received_at: UnixTime,
+        family: String,
+        started_at: UnixTime,
+        subject: Option<String>,
+        next: String,
+        confirmed: Option<UnixTime>,
+        delivered: Option<UnixTime>,
+        older_set: Option<UnixTime>,
+        ends: UnixTime,
+    },
+    Refused {
+        reason: String,
+        ends: UnixTime,
+    },
+    Unknown {
+        not_before: UnixTime,
+        ends: UnixTime,
+    },
+}
+
+/// Writes everything that is remembered, readable by this user only, in one step.
+pub(super) fn write(dir: &Path, sessions: &Sessions, ledger: &Ledger) -> Result<(), PersistError> {
+    let written = Written {
+        slots: ledger.memory.slots().map(|(key, slot)| (text(*key), put_down(slot))).collect(),
+        tombstones: ledger.tombstones.iter().map(|(key, until)| (text(*key), *until)).collect(),
+    };
+    let plain = serde_json::to_vec(&written).map_err(|_not_json| PersistError::Seal)?;
+    let sealed = sessions.carrier.sealer().seal(&plain, BOUND_TO).ok_or(PersistError::Seal)?;
+    let path = dir.join(FILE);
+    let fault = |source| PersistError::Io { path: path.clone(), act: "written", source };
+    fs::create_dir_all(dir).map_err(fault)?;
+    let draft = dir.join("renewals.sealed.new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&draft).map_err(fault)?;
+    file.write_all(sealed.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
+    fs::rename(&draft, &path).map_err(fault)
+}
+
+/// Takes over what was written, and deletes the file: its tokens are spent by the time it could be read again.
+pub(super) fn read(
+    dir: &Path,
+    sessions: &Sessions,
+    ledger: &mut Ledger,
+    now: UnixTime,
+) -> Result<(), PersistError> {
+    let path = dir.join(FILE);
+    let sealed = match fs::read_to_string(&path) {
+        Ok(sealed) => sealed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(PersistError::Io { path, act: "read", source }),
+    };
+    let plain = sessions.carrier.sealer().open(&sealed, BOUND_TO);
+    let written: Option<Written> = plain.and_then(|plain| serde_json::from_slice(&plain).ok());
+    let Some(written) = written else { return Err(PersistError::Sealed { path }) };
+    for (name, slot) in written.slots {
+        if let Some(presented) = key(&name)
+            && let Some(slot) = take_up(presented, slot)
+        {
+            ledger.memory.put(presented, slot, now);
+        }
+    }
+    ledger.memory.expire(now);
+    for (name, until) in written.tombstones {
+        if let Some(name) = key(&name) {
+            ledger.tombstones.bury(name, until, now);
+        }
+    }
+    fs::remove_file(&path).map_err(|source| PersistError::Io { path, act: "deleted", source })
+}
+
+fn put_down(slot: &Slot) -> WrittenSlot {
+    match slot {
+        Slot::Issued(Entry { issued, next, delivered, confirmed, older_set, ends }) => {
+            let Issued { tokens, lineage, .. } = &**issued;
+            WrittenSlot::Issued {
+                access: tokens.access.expose().to_owned(),
+                refresh: tokens.refresh.expose().to_owned(),
+                rotated: tokens.rotated,
+                session: tokens.session.as_ref().map(|id| id.expose().to_owned()),
+                access_expires: tokens.access_expires,
+                refresh_expires: tokens.refresh_expires,
+                received_at: tokens.received_at,
+                family: text(lineage.family),
+                started_at: lineage.started_at,
+                subject: lineage.subject.clone(),
+                next: text(*next),
+                confirmed: *confirmed,
+                delivered: *delivered,
+                older_set: *older_set,
+                ends: *ends,
+            }
+        }
+        Slot::Refused { reason, ends, .. } => {
+            WrittenSlot::Refused { reason: reason.word().to_owned(), ends: *ends }
+        }
+        Slot::Unknown { not_before, ends } => WrittenSlot::Unknown { not_before: *not_before, ends: *ends },
+    }
+}
+
+fn take_up(presented: SessionKey, slot: WrittenSlot) -> Option<Slot> {
+    Some(match slot {
+        WrittenSlot::Issued {
+            access,
+            refresh,
+            rotated,
+            session,
+            access_expires,
+            refresh_expires,
+            received_at,
+            family,
+            started_at,
+            subject,
+            next,
+            confirmed,
+            delivered,
+            older_set,
+            ends,
+        } => {
+            let tokens = TokenSet {
+                access: AccessToken::parse(&access)?,
+                refresh: RefreshToken::parse(&refresh)?,
+                rotated,
+                session: session.as_deref().and_then(SessionId::parse),
+                access_expires,
+                refresh_expires,
+                received_at,
+            };
+            let lineage = Lineage { family: key(&family)?, started_at, subject };
+            let issued = std::sync::Arc::new(Issued { tokens, presented, lineage });
+            Slot::Issued(Entry { issued, next: key(&next)?, delivered, confirmed, older_set, ends })
+        }
+        WrittenSlot::Refused { reason, ends } => {
+            let reason = [RefusalReason::ByBackend, RefusalReason::SubjectChanged, RefusalReason::SignedOut]
+                .into_iter()
+                .find(|known| known.word() == reason)?;
+            Slot::Refused { reason, ends, told: Told::No }
+        }
+        WrittenSlot::Unknown { not_before, ends } => Slot::Unknown { not_before, ends },
+    })
+}
+
+fn text(key: SessionKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.0)
+}
+
+fn key(text: &str) -> Option<SessionKey> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(SessionKey)
+}
