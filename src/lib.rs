@@ -12,6 +12,7 @@ pub mod notes;
 pub mod outcome;
 pub mod renew;
 pub mod reply;
+pub mod demo;
 pub mod secret;
 pub mod session;
 pub mod token;

@@ -1,0 +1,14 @@
+//! Real counterparts for the gateway to stand between, in one process: a session backend, a login page, an upstream.
+//! In: bound listeners and settings. Out: running servers, and lines for a spectator. Errors: as the parts say.
+//! I/O: loopback sockets. Nothing here is used when the gateway serves for real.
+
+mod directory;
+mod event;
+mod exchange;
+mod html;
+mod people;
+
+pub use crate::demo::directory::{Directory, DirectorySettings};
+pub use crate::demo::event::{Event, Narrator, Refusal};
+pub use crate::demo::exchange::{Answer, BoxError};
+pub use crate::demo::people::{PEOPLE, Person};
