@@ -6,9 +6,13 @@ mod directory;
 mod event;
 mod exchange;
 mod html;
+mod login;
 mod people;
+mod serve;
 
 pub use crate::demo::directory::{Directory, DirectorySettings};
 pub use crate::demo::event::{Event, Narrator, Refusal};
 pub use crate::demo::exchange::{Answer, BoxError};
+pub use crate::demo::login::{CookieSettings, Login, LoginSettings};
 pub use crate::demo::people::{PEOPLE, Person};
+pub use crate::demo::serve::Owner;
