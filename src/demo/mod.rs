@@ -2,6 +2,7 @@
 //! In: bound listeners and settings. Out: running servers, and lines for a spectator. Errors: as the parts say.
 //! I/O: loopback sockets. Nothing here is used when the gateway serves for real.
 
+mod app;
 mod directory;
 mod event;
 mod exchange;
@@ -10,6 +11,7 @@ mod login;
 mod people;
 mod serve;
 
+pub use crate::demo::app::{App, AppSettings};
 pub use crate::demo::directory::{Directory, DirectorySettings};
 pub use crate::demo::event::{Event, Narrator, Refusal};
 pub use crate::demo::exchange::{Answer, BoxError};
