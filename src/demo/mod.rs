@@ -1,8 +1,12 @@
 //! Real counterparts for the gateway to stand between, in one process: a session backend, a login page, an upstream.
 //! In: bound listeners and settings. Out: running servers, and lines for a spectator. Errors: as the parts say.
 //! I/O: loopback sockets. Nothing here is used when the gateway serves for real.
+//!
+//! The three know nothing of each other but what HTTP carries, as in a real set-up: the login page asks the
+//! [`Directory`] over a socket, the [`App`] reads headers. [`Counterparts::start`] starts them together.
 
 mod app;
+mod counterparts;
 mod directory;
 mod event;
 mod exchange;
@@ -12,6 +16,7 @@ mod people;
 mod serve;
 
 pub use crate::demo::app::{App, AppSettings};
+pub use crate::demo::counterparts::{CounterpartSettings, Counterparts, Listeners};
 pub use crate::demo::directory::{Directory, DirectorySettings};
 pub use crate::demo::event::{Event, Narrator, Refusal};
 pub use crate::demo::exchange::{Answer, BoxError};
