@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod renew;
 pub mod reply;
 pub mod demo;
+pub mod route;
 pub mod secret;
 pub mod session;
 pub mod token;

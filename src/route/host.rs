@@ -1,0 +1,138 @@
+//! Reads a host, with or without a port, in the one form that all its spellings share.
+//! In: text of a `Host` field or an authority. Out: [`HostPort`]. Errors: what is no host is `None`. I/O: none.
+//! Source: RFC 9110 §7.2 (`Host`); RFC 3986 §3.2.2 (host); RFC 1123 §2.1 (names); RFC 5952 (IPv6 text).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Longest name taken (RFC 1035 §2.3.4, without the final dot).
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// A host name or address in lower case, without final dot, and the port written beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    pub(super) name: String,
+    pub(super) port: Option<u16>,
+}
+
+impl HostPort {
+    /// Takes a name, a dotted IPv4 address or a bracketed IPv6 address. User info, zones, escapes, empty labels,
+    /// numbers that only some readers take for an address, and an empty port are no host.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(rest) = text.strip_prefix('[') {
+            let (inside, after) = rest.split_once(']')?;
+            let address: Ipv6Addr = inside.parse().ok()?;
+            let port = match after {
+                "" => None,
+                after => Some(parse_port(after.strip_prefix(':')?)?),
+            };
+            return Some(Self { name: format!("[{address}]"), port });
+        }
+        let (name, port) = match text.split_once(':') {
+            None => (text, None),
+            Some((name, port)) => (name, Some(parse_port(port)?)),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        is_name(name).then(|| Self { name: name.to_ascii_lowercase(), port })
+    }
+}
+
+/// A site's host as requests are compared with it: lower case, no final dot. `None` where `text` is no host, or has a port.
+#[must_use]
+pub fn canonical_host(text: &str) -> Option<String> {
+    HostPort::parse(text).filter(|host| host.port.is_none()).map(|host| host.name)
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    name.len() <= MAX_NAME
+        && name.split('.').all(label)
+        && (!ends_in_number(name) || name.parse::<Ipv4Addr>().is_ok())
+}
+
+/// Whether a browser would take the name for an IPv4 address (WHATWG URL, "ends in a number").
+fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    last.bytes().all(|b| b.is_ascii_digit())
+        || hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<(String, Option<u16>)> {
+        HostPort::parse(text).map(|host| (host.name, host.port))
+    }
+
+    #[test]
+    fn spellings_of_one_host_become_one() {
+        for text in ["app.example", "APP.Example", "app.example."] {
+            assert_eq!(parsed(text), Some(("app.example".into(), None)), "{text}");
+        }
+        assert_eq!(parsed("App.Example.:8443"), Some(("app.example".into(), Some(8443))));
+        assert_eq!(parsed("legacy_app"), Some(("legacy_app".into(), None)));
+        assert_eq!(parsed("10.0.0.1:80"), Some(("10.0.0.1".into(), Some(80))));
+        assert_eq!(parsed("[0:0::1]:80"), Some(("[::1]".into(), Some(80))));
+        assert_eq!(parsed("[2001:DB8::1]"), Some(("[2001:db8::1]".into(), None)));
+    }
+
+    #[test]
+    fn what_readers_disagree_about_is_no_host() {
+        let long = format!("{}.example", "a".repeat(64));
+        for text in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a..",
+            "a b",
+            "a,b",
+            "a/b",
+            "a@b",
+            "u:p@a",
+            "a%2eb",
+            "a\\b",
+            "a:",
+            "a:x",
+            "a:+80",
+            "a:65536",
+            "a:000080",
+            "a:80:80",
+            "127.1",
+            "1",
+            "0x7f.1",
+            "a.0x1",
+            "256.0.0.1",
+            "01.2.3.4",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]:",
+            "[fe80::1%25eth0]",
+            "[v1.x]",
+            "b\u{fc}cher",
+            "a#",
+            "a?b",
+            "*",
+            &long,
+        ] {
+            assert_eq!(parsed(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_site_has_no_port() {
+        assert_eq!(canonical_host("App.example").as_deref(), Some("app.example"));
+        assert_eq!(canonical_host("app.example:80"), None);
+    }
+}
