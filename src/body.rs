@@ -1,6 +1,7 @@
 //! Message bodies on their way through: never waiting for ever, never longer than allowed, with clean trailers.
 //! In: a body. Out: the same body under limits. Errors: [`BodyFault`], which ends the message. I/O: what the body does.
 
+use std::fmt;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderMap;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -29,15 +30,27 @@ pub enum BodyFault {
     Cut(#[from] hyper::Error),
 }
 
+/// Says of a field whether it may come after a body.
+pub type TrailerFilter = Arc<dyn Fn(&HeaderName) -> bool + Send + Sync>;
+
 /// The limits of a body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct BodyLimits {
     /// Longest time without a byte, while somebody waits for one.
     pub idle: Duration,
     /// Most bytes.
     pub size: u64,
-    /// Takes out of the trailers what must not pass.
-    pub trailers: fn(&mut HeaderMap),
+    /// The trailers that pass.
+    pub trailers: TrailerFilter,
+}
+
+impl fmt::Debug for BodyLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyLimits")
+            .field("idle", &self.idle)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How far a body has come, seen from outside.
@@ -92,7 +105,8 @@ impl Limited {
     /// Puts `inner` under limits.
     #[must_use]
     pub fn new(inner: Incoming, limits: BodyLimits) -> Self {
-        Self { inner, limits, left: limits.size, progress: Arc::default(), patience: None }
+        let left = limits.size;
+        Self { inner, limits, left, progress: Arc::default(), patience: None }
     }
 
     /// The view of its progress from outside.
@@ -145,7 +159,11 @@ impl Body for Limited {
                     };
                     self.left = left;
                 } else if let Some(trailers) = frame.trailers_mut() {
-                    (self.limits.trailers)(trailers);
+                    let dirty: Vec<_> =
+                        trailers.keys().filter(|name| !(self.limits.trailers)(name)).cloned().collect();
+                    for name in dirty {
+                        trailers.remove(name);
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

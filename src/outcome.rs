@@ -266,6 +266,20 @@ pub struct Capabilities {
     pub ahead: Ahead,
 }
 
+/// What services of a backend's kind believe of whoever sends it, unverified: no client may send it.
+/// Names are folded (lower case, every other character than letters and digits as `_`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Believed {
+    /// Names of headers and of query parameters.
+    pub names: &'static [&'static str],
+    /// Beginnings of header names.
+    pub prefixes: &'static [&'static str],
+    /// Further names of query parameters.
+    pub parameters: &'static [&'static str],
+    /// Beginnings of names of query parameters.
+    pub parameter_prefixes: &'static [&'static str],
+}
+
 /// How early a token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ahead {

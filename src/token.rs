@@ -64,6 +64,27 @@ pub struct Pair {
     pub session: Option<SessionId>,
 }
 
+/// What ends a session at its backend: whatever of it is at hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The refresh token.
+    pub refresh: Option<RefreshToken>,
+    /// The access token.
+    pub access: Option<AccessToken>,
+    /// The session's id, where there is one.
+    pub session: Option<SessionId>,
+    /// The user, where known.
+    pub subject: Option<String>,
+}
+
+impl Ending {
+    /// Ends the session of this pair and user.
+    #[must_use]
+    pub fn of(pair: Pair, subject: Option<String>) -> Self {
+        Self { refresh: Some(pair.refresh), access: pair.access, session: pair.session, subject }
+    }
+}
+
 /// What a session backend issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSet {

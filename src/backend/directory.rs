@@ -18,9 +18,9 @@ use crate::backend::classify::{Meaning, Row, Table};
 use crate::backend::{Reply, SessionBackend, SignIn};
 use crate::clock::{Clock, UnixTime};
 use crate::dial::Dialer;
-use crate::outcome::{Ahead, Answer, BackendFault, Capabilities, Loss, RefusalReason, Revocation};
+use crate::outcome::{Ahead, Answer, BackendFault, Believed, Capabilities, Loss, RefusalReason, Revocation};
 use crate::secret::Secret;
-use crate::token::{AccessToken, Pair, RefreshToken, SessionId, TokenSet};
+use crate::token::{AccessToken, Ending, Pair, RefreshToken, SessionId, TokenSet};
 
 /// Where the API is, and what its answers mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,14 @@ impl Directory {
         ahead: Ahead::Percent(50),
     };
 
+    /// What its services take from headers and from the query, without a look at any signature.
+    pub const BELIEVED: Believed = Believed {
+        names: &["x_access_token"],
+        prefixes: &["x_role_", "x_session_", "x_context_", "x_organization_", "x_tenant_"],
+        parameters: &["access_token", "token"],
+        parameter_prefixes: &["role_", "session_", "context_", "organization_", "tenant_"],
+    };
+
     /// A wire to the API at `settings.url`.
     #[must_use]
     pub fn new(settings: DirectorySettings, dialer: Dialer, clock: Arc<dyn Clock>) -> Self {
@@ -131,11 +139,12 @@ impl Directory {
         }
     }
 
-    async fn end(&self, pair: &Pair, subject: Option<&str>) -> Revocation {
-        let Some(url) = self.url(&self.settings.paths.sign_out, pair.session.as_ref(), subject) else {
+    async fn end(&self, ending: &Ending) -> Revocation {
+        let path = &self.settings.paths.sign_out;
+        let Some(url) = self.url(path, ending.session.as_ref(), ending.subject.as_deref()) else {
             return Revocation::Unavailable(BackendFault::Internal);
         };
-        let token = pair.access.as_ref().map(|token| ("x-access-token", token.expose()));
+        let token = ending.access.as_ref().map(|token| ("x-access-token", token.expose()));
         match self.caller.json(Method::POST, &url, token.as_slice(), &json!({})).await {
             Ok(answered) => match self.read(&answered) {
                 Read::Session(_) | Read::Done | Read::Refused => Revocation::Ended,
@@ -222,8 +231,8 @@ impl SessionBackend for Directory {
         Box::pin(self.renew_pair(pair))
     }
 
-    fn revoke<'a>(&'a self, pair: &'a Pair, subject: Option<&'a str>) -> Reply<'a, Revocation> {
-        Box::pin(self.end(pair, subject))
+    fn revoke<'a>(&'a self, ending: &'a Ending) -> Reply<'a, Revocation> {
+        Box::pin(self.end(ending))
     }
 
     fn sign_in<'a>(&'a self, user: &'a str, password: &'a Secret<String>) -> Reply<'a, SignIn> {

@@ -13,7 +13,7 @@ use std::pin::Pin;
 pub use crate::backend::classify::{Meaning, Row, Table};
 use crate::outcome::{Answer, BackendFault, Capabilities, Revocation};
 use crate::secret::Secret;
-use crate::token::{Pair, TokenSet};
+use crate::token::{Ending, Pair, TokenSet};
 
 /// An answer under way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,8 +26,8 @@ pub trait SessionBackend: fmt::Debug + Send + Sync {
     /// Presents a pair for new tokens, once. Unverified: the caller verifies what is issued.
     fn renew<'a>(&'a self, pair: &'a Pair) -> Reply<'a, Answer>;
 
-    /// Ends the session that this pair belongs to, for the user named, where known.
-    fn revoke<'a>(&'a self, pair: &'a Pair, subject: Option<&'a str>) -> Reply<'a, Revocation>;
+    /// Ends a session.
+    fn revoke<'a>(&'a self, ending: &'a Ending) -> Reply<'a, Revocation>;
 
     /// Starts a session for a user's name and password.
     fn sign_in<'a>(&'a self, user: &'a str, password: &'a Secret<String>) -> Reply<'a, SignIn>;

@@ -13,6 +13,7 @@ mod exchange;
 mod html;
 mod login;
 mod people;
+mod run;
 mod serve;
 
 pub use crate::demo::app::{App, AppSettings};
@@ -22,4 +23,5 @@ pub use crate::demo::event::{Event, Narrator, Refusal};
 pub use crate::demo::exchange::{Answer, BoxError};
 pub use crate::demo::login::{CookieSettings, Login, LoginSettings};
 pub use crate::demo::people::{PEOPLE, Person};
+pub use crate::demo::run::{DemoError, Options, run};
 pub use crate::demo::serve::Owner;

@@ -434,7 +434,8 @@ mod tests {
             older_set: None,
             ends: at(10),
         })
-        .bytes();
+        .bytes()
+            + 8;
         let mut memory = Memory::new(Keep { budget: 3 * one, ..KEEP });
         memory.issued(step(10, 100), key(11), at(0));
         memory.issued(step(20, 5000), key(21), at(0));

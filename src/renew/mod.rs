@@ -33,7 +33,7 @@ use crate::renew::tombstones::Tombstones;
 use crate::session::Sessions;
 use crate::session::judge::{Blind, RenewRequest};
 use crate::session::verifier::Verified;
-use crate::token::{AccessToken, Pair, TokenSet};
+use crate::token::{AccessToken, Ending, Pair, TokenSet};
 use crate::verdict::CookieChange;
 
 /// How long a refusal is remembered, counted from now or from the end of the access token that still lived.
@@ -82,6 +82,13 @@ struct Ledger {
     memory: Memory,
     flights: HashMap<SessionKey, watch::Receiver<Option<RenewOutcome>>>,
     tombstones: Tombstones,
+}
+
+impl Ledger {
+    fn signed_out(&self, key: SessionKey, family: Option<SessionKey>, now: UnixTime) -> bool {
+        let family = family.or_else(|| self.memory.lineage(key).map(|lineage| lineage.family));
+        self.tombstones.covers(key, now) || family.is_some_and(|family| self.tombstones.covers(family, now))
+    }
 }
 
 /// A flight that a request started beside itself, to be joined when its answer's head is due.
@@ -247,10 +254,19 @@ impl Renewer {
                 RenewOutcome::Unavailable(fault) => return Revocation::Unavailable(fault),
             }
         }
-        // A task of its own: a client that hangs up does not stop half of a sign-out.
         let inner = Arc::clone(&self.0);
-        let ending = self.0.tasks.spawn(async move { inner.end(&request).await });
-        match tokio::time::timeout(self.0.settings.timeout, ending).await {
+        self.detached(async move { inner.end(&request).await }).await
+    }
+
+    /// Ends a session of which no refresh token came: its backend is told, and nothing is left here to remember.
+    pub async fn sign_out_bare(&self, ending: Ending) -> Revocation {
+        let inner = Arc::clone(&self.0);
+        self.detached(async move { inner.revoke(&ending).await }).await
+    }
+
+    /// Runs a sign-out as a task of its own: a client that hangs up does not stop half of it.
+    async fn detached(&self, ending: impl Future<Output = Revocation> + Send + 'static) -> Revocation {
+        match tokio::time::timeout(self.0.settings.timeout, self.0.tasks.spawn(ending)).await {
             Ok(Ok(revocation)) => revocation,
             Ok(Err(_panicked)) => Revocation::Unavailable(BackendFault::Internal),
             Err(_elapsed) => Revocation::Unavailable(BackendFault::Slow),
@@ -297,6 +313,9 @@ impl Renewer {
         let known = {
             let mut ledger = inner.ledger();
             ledger.memory.expire(now);
+            if ledger.signed_out(request.key, request.family, now) {
+                return Some(Entered::Settled(RenewOutcome::Refused(RefusalReason::SignedOut)));
+            }
             ledger.memory.look(request.key)
         };
         let (leg, dead) = match known {
@@ -491,16 +510,9 @@ impl Inner {
     /// Refuses what was issued: it is revoked, nothing of it is kept.
     async fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
         self.refuse(leg, reason);
-        let pair = issued.tokens.pair();
-        let revoked = self.backend.revoke(&pair, issued.lineage.subject.as_deref());
-        match tokio::time::timeout(self.settings.give_up, revoked).await {
-            Ok(Revocation::Ended) => {}
-            Ok(Revocation::Unavailable(fault)) => {
-                tracing::warn!(%fault, %reason, "issued tokens that are not used could not be revoked");
-            }
-            Err(_elapsed) => {
-                tracing::warn!(%reason, "issued tokens that are not used could not be revoked in time")
-            }
+        let ending = Ending::of(issued.tokens.pair(), issued.lineage.subject.clone());
+        if let Revocation::Unavailable(fault) = self.revoke(&ending).await {
+            tracing::warn!(%fault, %reason, "issued tokens that are not used could not be revoked");
         }
         RenewOutcome::Refused(reason)
     }
@@ -552,14 +564,17 @@ impl Inner {
         {
             pair = renewed.issued.tokens.pair();
         }
-        let revoked = self.backend.revoke(&pair, subject.as_deref());
-        let revocation = tokio::time::timeout(self.settings.give_up, revoked)
-            .await
-            .unwrap_or(Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp)));
+        let revocation = self.revoke(&Ending::of(pair.clone(), subject)).await;
         if revocation == Revocation::Ended {
             self.bury(request, Some(&pair));
         }
         revocation
+    }
+
+    async fn revoke(&self, ending: &Ending) -> Revocation {
+        tokio::time::timeout(self.settings.give_up, self.backend.revoke(ending))
+            .await
+            .unwrap_or(Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp)))
     }
 
     /// Remembers that a session was signed out, until the last of its tokens would have ended.

@@ -1,1 +1,578 @@
+//! Interleavings: who presents what, when, and what is left when somebody hangs up, an answer is lost, or time passes.
 
+use std::collections::VecDeque;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::backend::{Reply, SignIn};
+use crate::clock::ManualClock;
+use crate::outcome::{Ahead, Capabilities};
+use crate::secret::Secret;
+use crate::session::carrier::{Carrier, CookieSettings};
+use crate::session::cookies::CookieNames;
+use crate::session::judge::{Policy, RenewMode};
+use crate::session::seal::{Sealer, SessionKeys};
+use crate::session::verifier::{TokenRules, VerificationKey, Verifier};
+use crate::token::{RefreshToken, SessionId};
+
+const START: u64 = 1_800_000_000;
+const KEY: &[u8] = b"the key of the tests, long enough for HS256";
+const LIFE: u64 = 60;
+
+/// A backend that rotates and ends a session at the second presentation of a token, with faults on order.
+#[derive(Debug)]
+struct Rotating {
+    clock: Arc<ManualClock>,
+    state: Mutex<State>,
+    /// Held back until told.
+    gate: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    presented: Vec<String>,
+    revoked: Vec<String>,
+    current: u32,
+    ended: bool,
+    faults: VecDeque<Fault>,
+    gated: bool,
+    subject: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The token is spent, the answer does not arrive.
+    SpentAndLost(Loss),
+    /// Nothing happens at the backend.
+    Only(&'static str),
+    /// Tokens that do not verify.
+    BadToken,
+    Panic,
+}
+
+impl Rotating {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    fn access(&self, n: u32, subject: &str) -> String {
+        access(n, subject, self.clock.now().as_secs())
+    }
+
+    async fn answer(&self, pair: &Pair) -> Answer {
+        let (fault, gated) = {
+            let mut state = self.state();
+            state.presented.push(pair.refresh.expose().to_owned());
+            (state.faults.pop_front(), state.gated)
+        };
+        if gated {
+            self.gate.notified().await;
+        }
+        match fault {
+            Some(Fault::Only("connect")) => return Answer::Unavailable(BackendFault::Connect),
+            Some(Fault::Only("500")) => return Answer::Unavailable(BackendFault::NoDecision { status: 500 }),
+            Some(Fault::Only("silence")) => return std::future::pending().await,
+            Some(Fault::Only(other)) => panic!("no such fault: {other}"),
+            Some(Fault::Panic) => panic!("on order"),
+            Some(Fault::SpentAndLost(_) | Fault::BadToken) | None => {}
+        }
+        let mut state = self.state();
+        if state.ended || pair.refresh.expose() != format!("R{}", state.current) {
+            state.ended = true;
+            return Answer::Refused(RefusalReason::ByBackend);
+        }
+        state.current += 1;
+        let (n, subject) = (state.current, state.subject.unwrap_or("ana"));
+        if let Some(Fault::SpentAndLost(loss)) = fault {
+            return Answer::Unavailable(BackendFault::Lost(loss));
+        }
+        let token = match fault {
+            Some(Fault::BadToken) => format!("{}x", self.access(n, subject)),
+            Some(_) | None => self.access(n, subject),
+        };
+        Answer::Issued(TokenSet {
+            access: AccessToken::parse(&token).expect("a token"),
+            refresh: RefreshToken::parse(&format!("R{n}")).expect("a token"),
+            rotated: true,
+            session: SessionId::parse("s1"),
+            access_expires: None,
+            refresh_expires: Some(self.clock.now().saturating_add(Duration::from_secs(3600))),
+            received_at: self.clock.now(),
+        })
+    }
+}
+
+impl SessionBackend for Rotating {
+    fn capabilities(&self) -> Capabilities {
+        crate::backend::directory::Directory::CAPABILITIES
+    }
+
+    fn renew<'a>(&'a self, pair: &'a Pair) -> Reply<'a, Answer> {
+        Box::pin(self.answer(pair))
+    }
+
+    fn revoke<'a>(&'a self, ending: &'a Ending) -> Reply<'a, Revocation> {
+        let refresh = ending.refresh.as_ref().map(|token| token.expose().to_owned());
+        Box::pin(async move {
+            let mut state = self.state();
+            state.revoked.extend(refresh);
+            state.ended = true;
+            Revocation::Ended
+        })
+    }
+
+    fn sign_in<'a>(&'a self, _: &'a str, _: &'a Secret<String>) -> Reply<'a, SignIn> {
+        Box::pin(async { SignIn::Refused })
+    }
+}
+
+fn access(n: u32, subject: &str, now: u64) -> String {
+    let claims = json!({"userId": subject, "sessionId": "s1", "iat": now, "exp": now + LIFE, "n": n});
+    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(KEY)).expect("signed")
+}
+
+struct House {
+    backend: Arc<Rotating>,
+    renewer: Renewer,
+    sessions: Arc<Sessions>,
+    clock: Arc<ManualClock>,
+    meters: Arc<Meters>,
+}
+
+fn house() -> House {
+    house_with(None)
+}
+
+fn house_with(state_dir: Option<PathBuf>) -> House {
+    let clock = Arc::new(ManualClock::at(UnixTime::from_secs(START)));
+    let secret = Secret::new(vec![3; 32]);
+    let rules = TokenRules {
+        keys: vec![VerificationKey {
+            algorithm: Algorithm::HS256,
+            key_id: None,
+            key: DecodingKey::from_secret(KEY),
+        }],
+        issuer: None,
+        audience: Vec::new(),
+        leeway: Duration::ZERO,
+        subject: "userId".into(),
+        session: Some("sessionId".into()),
+        expiry: None,
+        max_size: 4096,
+        cache: 1 << 20,
+    };
+    let names = CookieNames {
+        access: "a".into(),
+        refresh: "r".into(),
+        session: Some("s".into()),
+        notes: "n".into(),
+        returns: "t".into(),
+    };
+    let cookies = CookieSettings {
+        names,
+        domain: None,
+        secure: true,
+        same_site: cookie::SameSite::Lax,
+        refresh_life: Duration::from_secs(3600),
+    };
+    let sessions = Arc::new(Sessions {
+        verifier: Verifier::new(rules),
+        carrier: Carrier::new(cookies, Sealer::new(std::slice::from_ref(&secret))),
+        policy: Policy {
+            capabilities: crate::backend::directory::Directory::CAPABILITIES,
+            mode: RenewMode::Auto,
+            keys: SessionKeys::new(&secret, "directory"),
+            leeway: Duration::ZERO,
+        },
+        ahead: Ahead::Percent(50),
+    });
+    let settings = RenewSettings {
+        timeout: Duration::from_secs(5),
+        give_up: Duration::from_secs(30),
+        replay: Duration::from_secs(60),
+        attach: Duration::from_millis(250),
+        undelivered: Duration::from_secs(24 * 3600),
+        memory: 1 << 20,
+        state_dir,
+    };
+    let backend =
+        Arc::new(Rotating { clock: Arc::clone(&clock), state: Mutex::default(), gate: Notify::new() });
+    let meters = Arc::new(Meters::new());
+    let renewer = Renewer::new(
+        settings,
+        Arc::clone(&backend) as Arc<dyn SessionBackend>,
+        Arc::clone(&sessions),
+        Arc::clone(&clock) as Arc<dyn Clock>,
+        Arc::clone(&meters),
+    );
+    House { backend, renewer, sessions, clock, meters }
+}
+
+impl House {
+    /// A browser that holds pair `n` asks for its renewal. Its access token is `n`'s, made when time began.
+    fn request(&self, n: u32) -> RenewRequest {
+        let pair = Pair {
+            refresh: RefreshToken::parse(&format!("R{n}")).expect("a token"),
+            access: AccessToken::parse(&access(n, "ana", START)),
+            session: SessionId::parse("s1"),
+        };
+        RenewRequest {
+            key: self.sessions.policy.key(&pair),
+            pair,
+            family: None,
+            started_at: None,
+            subject: Some("ana".into()),
+            blind: Blind::Refused,
+            access_ends: None,
+        }
+    }
+
+    /// The same while its access token still lives.
+    fn early(&self, n: u32) -> RenewRequest {
+        RenewRequest { access_ends: Some(UnixTime::from_secs(START + LIFE)), ..self.request(n) }
+    }
+
+    fn presented(&self) -> Vec<String> {
+        self.backend.state().presented.clone()
+    }
+
+    fn order(&self, fault: Fault) {
+        self.backend.state().faults.push_back(fault);
+    }
+
+    fn later(&self, secs: u64) {
+        self.clock.advance(Duration::from_secs(secs));
+    }
+}
+
+/// The refresh token that a renewal brought.
+fn brought(outcome: &RenewOutcome) -> &str {
+    match outcome {
+        RenewOutcome::Renewed(renewed) => renewed.issued.tokens.refresh.expose(),
+        RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld => {
+            panic!("not renewed: {outcome:?}")
+        }
+    }
+}
+
+fn fault(outcome: &RenewOutcome) -> &BackendFault {
+    match outcome {
+        RenewOutcome::Unavailable(fault) => fault,
+        RenewOutcome::Renewed(_) | RenewOutcome::Refused(_) | RenewOutcome::Withheld => {
+            panic!("not unavailable: {outcome:?}")
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_askers_present_one_token_once() {
+    let house = house();
+    house.backend.state().gated = true;
+    let request = house.request(0);
+    let askers: Vec<_> = (0..100)
+        .map(|_| {
+            let (renewer, request) = (house.renewer.clone(), request.clone());
+            house.renewer.0.tasks.spawn(async move { renewer.renew(&request).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    house.backend.gate.notify_one();
+    for asker in askers {
+        assert_eq!(brought(&asker.await.expect("no panic")), "R1");
+    }
+    assert_eq!(house.presented(), ["R0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asker_that_hangs_up_stops_nothing() {
+    let house = house();
+    house.backend.state().gated = true;
+    let request = house.request(0);
+    let hung_up = tokio::time::timeout(Duration::from_millis(1), house.renewer.renew(&request)).await;
+    assert!(hung_up.is_err());
+    house.backend.gate.notify_one();
+    assert_eq!(brought(&house.renewer.renew(&request).await), "R1");
+    assert_eq!(house.presented(), ["R0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_browser_took_is_there_twenty_minutes_later() {
+    let house = house();
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1");
+    house.later(20 * 60);
+    // Its access token is over by then: the newest pair is presented, not the old one.
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R2");
+    assert_eq!(house.presented(), ["R0", "R1"]);
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R2", "and it is repeated");
+    assert_eq!(house.presented(), ["R0", "R1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_waits_no_longer_than_the_limit_and_the_flight_goes_on() {
+    let house = house();
+    house.backend.state().gated = true;
+    let request = house.request(0);
+    assert_eq!(*fault(&house.renewer.renew(&request).await), BackendFault::Slow);
+    house.backend.gate.notify_one();
+    assert_eq!(brought(&house.renewer.renew(&request).await), "R1");
+    assert_eq!(house.presented(), ["R0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_nothing_was_presented_and_the_next_request_tries() {
+    for kind in ["connect", "500"] {
+        let house = house();
+        house.order(Fault::Only(kind));
+        fault(&house.renewer.renew(&house.request(0)).await);
+        assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1", "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_asked_for_once_more_and_then_every_half_minute() {
+    let house = house();
+    for _ in 0..3 {
+        house.order(Fault::Only("silence"));
+    }
+    assert_eq!(*fault(&house.renewer.renew(&house.request(0)).await), BackendFault::Slow);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(house.presented().len(), 1);
+    // The access token is over, so one more presentation is due at once …
+    fault(&house.renewer.renew(&house.request(0)).await);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(house.presented().len(), 2);
+    // … and no other within half a minute, however many ask.
+    for _ in 0..10 {
+        assert!(matches!(
+            fault(&house.renewer.renew(&house.request(0)).await),
+            BackendFault::HeldBack { .. }
+        ));
+    }
+    house.later(29);
+    assert!(matches!(fault(&house.renewer.renew(&house.request(0)).await), BackendFault::HeldBack { .. }));
+    assert_eq!(house.presented().len(), 2);
+    house.later(1);
+    fault(&house.renewer.renew(&house.request(0)).await);
+    assert_eq!(house.presented().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_renewal_whose_answer_is_lost_waits_for_the_end_of_the_access_token() {
+    let house = house();
+    house.order(Fault::SpentAndLost(Loss::Broken));
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    assert!(house.renewer.attached(flight).await.is_none());
+    for _ in 0..5 {
+        assert!(matches!(house.renewer.beside(&house.early(0)), Beside::Nothing));
+    }
+    house.later(LIFE - 1);
+    assert!(matches!(house.renewer.beside(&house.early(0)), Beside::Nothing));
+    assert_eq!(house.presented().len(), 1);
+    house.later(1);
+    let outcome = house.renewer.renew(&house.request(0)).await;
+    assert!(matches!(outcome, RenewOutcome::Refused(_)), "this backend ends the session then: {outcome:?}");
+    assert_eq!(house.presented().len(), 2);
+    assert_eq!(house.meters.lost_answers.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_remembered_and_nothing_is_presented_twice() {
+    let house = house();
+    house.backend.state().ended = true;
+    for _ in 0..3 {
+        let outcome = house.renewer.renew(&house.request(0)).await;
+        assert!(matches!(outcome, RenewOutcome::Refused(RefusalReason::ByBackend)), "{outcome:?}");
+    }
+    assert_eq!(house.presented().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_refusal_outlasts_the_access_token() {
+    let house = house();
+    house.backend.state().ended = true;
+    let long = RenewRequest { access_ends: Some(UnixTime::from_secs(START + 7200)), ..house.request(0) };
+    let Beside::Started(flight) = house.renewer.beside(&long) else { panic!("started") };
+    assert!(house.renewer.attached(flight).await.is_none());
+    house.later(7200);
+    assert!(matches!(house.renewer.renew(&house.request(0)).await, RenewOutcome::Refused(_)));
+    assert_eq!(house.presented().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_renewal_reaches_the_one_who_started_it_and_then_the_next_answer() {
+    let house = house();
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    assert!(
+        matches!(house.renewer.beside(&house.early(0)), Beside::Nothing),
+        "another request holds nothing"
+    );
+    let issued = house.renewer.attached(flight).await.expect("in time");
+    assert_eq!(issued.tokens.refresh.expose(), "R1");
+    let Beside::Ready(issued) = house.renewer.beside(&house.early(0)) else { panic!("there already") };
+    assert_eq!(issued.tokens.refresh.expose(), "R1");
+    assert_eq!(house.presented().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_not_held_longer_than_attach() {
+    let house = house();
+    house.backend.state().gated = true;
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    let before = tokio::time::Instant::now();
+    assert!(house.renewer.attached(flight).await.is_none());
+    assert_eq!(before.elapsed(), Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_subject_is_refused_and_what_was_issued_is_revoked() {
+    let house = house();
+    house.backend.state().subject = Some("eve");
+    let outcome = house.renewer.renew(&house.request(0)).await;
+    assert!(matches!(outcome, RenewOutcome::Refused(RefusalReason::SubjectChanged)), "{outcome:?}");
+    assert_eq!(house.backend.state().revoked, ["R1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_session_it_is_must_be_known_or_seen_by_a_person() {
+    let house = house();
+    let nobody = RenewRequest { subject: None, ..house.request(0) };
+    assert!(matches!(house.renewer.renew(&nobody).await, RenewOutcome::Withheld));
+    assert_eq!(house.presented().len(), 0);
+    let by_page = RenewRequest { blind: Blind::Allowed, ..nobody.clone() };
+    assert_eq!(brought(&house.renewer.renew(&by_page).await), "R1");
+    // From here on the chain tells who it is.
+    let next = RenewRequest { subject: None, ..house.request(1) };
+    house.later(LIFE + 1);
+    assert_eq!(brought(&house.renewer.renew(&next).await), "R2");
+    house.later(LIFE + 1);
+    house.backend.state().subject = Some("eve");
+    let next = RenewRequest { subject: None, ..house.request(2) };
+    assert!(matches!(house.renewer.renew(&next).await, RenewOutcome::Refused(RefusalReason::SubjectChanged)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_do_not_verify_are_kept_because_the_old_ones_are_spent() {
+    let house = house();
+    house.order(Fault::BadToken);
+    let outcome = house.renewer.renew(&house.request(0)).await;
+    let BackendFault::Unverifiable { issued, .. } = fault(&outcome) else { panic!("{outcome:?}") };
+    assert_eq!(issued.tokens.refresh.expose(), "R1");
+    // Whoever still holds the old pair is given the same, and nothing is presented twice.
+    let outcome = house.renewer.renew(&house.request(0)).await;
+    assert!(matches!(fault(&outcome), BackendFault::Unverifiable { .. }));
+    assert_eq!(house.presented(), ["R0"]);
+    assert_eq!(brought(&house.renewer.renew(&house.request(1)).await), "R2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_are_always_the_newest_when_the_head_is_written() {
+    let house = house();
+    let RenewOutcome::Renewed(first) = house.renewer.renew(&house.request(0)).await else {
+        panic!("renewed")
+    };
+    house.later(LIFE + 1);
+    assert_eq!(brought(&house.renewer.renew(&house.request(1)).await), "R2");
+    let late = CookieChange::Store(Box::new(first.issued));
+    let CookieChange::Store(stored) = house.renewer.at_head(late, Asker::Script) else { panic!("stored") };
+    assert_eq!(stored.tokens.refresh.expose(), "R2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_first_answer_or_a_page_deletes_cookies() {
+    let house = house();
+    house.backend.state().ended = true;
+    let request = house.request(0);
+    house.renewer.renew(&request).await;
+    let clear = || CookieChange::Clear(request.key);
+    assert_eq!(house.renewer.at_head(clear(), Asker::Script), clear(), "the first");
+    assert_eq!(house.renewer.at_head(clear(), Asker::Script), CookieChange::Keep, "a late one");
+    assert_eq!(house.renewer.at_head(clear(), Asker::Navigation), clear(), "a page");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_ends_what_a_flight_still_brings() {
+    let house = house();
+    house.backend.state().gated = true;
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    let ending = {
+        let (renewer, request) = (house.renewer.clone(), house.request(0));
+        house.renewer.0.tasks.spawn(async move { renewer.sign_out(request, Liveness::Live).await })
+    };
+    tokio::task::yield_now().await;
+    house.backend.gate.notify_one();
+    assert_eq!(ending.await.expect("no panic"), Revocation::Ended);
+    let late = house.renewer.attached(flight).await.expect("it had landed before");
+    let change = CookieChange::Store(late);
+    assert_eq!(house.renewer.at_head(change, Asker::Script), CookieChange::Keep, "no cookie comes back");
+    assert_eq!(house.backend.state().revoked, ["R1"], "the newest pair is what is revoked");
+    for n in [0, 1] {
+        let outcome = house.renewer.renew(&house.request(n)).await;
+        assert!(!matches!(outcome, RenewOutcome::Renewed(_)), "{n}: {outcome:?}");
+        assert!(house.renewer.signed_out(house.request(n).key, None), "{n}");
+    }
+    assert_eq!(house.presented(), ["R0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signing_out_with_a_dead_access_token_renews_first_and_hands_nothing_out() {
+    let house = house();
+    let revocation = house.renewer.sign_out(house.request(0), Liveness::Over).await;
+    assert_eq!(revocation, Revocation::Ended);
+    assert_eq!(house.backend.state().revoked, ["R1"]);
+    assert!(!matches!(house.renewer.renew(&house.request(0)).await, RenewOutcome::Renewed(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_flight_is_a_lost_answer_and_nothing_hangs() {
+    let house = house();
+    house.order(Fault::Panic);
+    assert_eq!(*fault(&house.renewer.renew(&house.request(0)).await), BackendFault::Internal);
+    assert_eq!(house.meters.flights.get(), 0);
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1", "asked for once more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_result_is_forgotten_after_the_replay_window() {
+    let house = house();
+    brought(&house.renewer.renew(&house.request(0)).await);
+    house.renewer.confirm(&house.request(1).pair);
+    house.later(59);
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1");
+    house.later(1);
+    let outcome = house.renewer.renew(&house.request(0)).await;
+    assert!(matches!(outcome, RenewOutcome::Refused(_)), "presented again: {outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_and_sign_outs_survive_a_restart_sealed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = house_with(Some(dir.path().to_owned()));
+    brought(&first.renewer.renew(&first.request(0)).await);
+    first.renewer.drain().await.expect("written");
+    let file = dir.path().join("renewals.sealed");
+    let sealed = std::fs::read_to_string(&file).expect("there");
+    assert!(!sealed.contains("Issued") && !sealed.contains("lineage") && !sealed.contains("eyJ0eXAi"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+
+    let second = house_with(Some(dir.path().to_owned()));
+    second.renewer.restore().expect("read");
+    assert!(!file.exists(), "its tokens are spent by the time it could be read again");
+    assert_eq!(brought(&second.renewer.renew(&second.request(0)).await), "R1");
+    assert!(second.presented().is_empty());
+    second.renewer.sign_out(second.request(0), Liveness::Live).await;
+    second.renewer.drain().await.expect("written");
+
+    let third = house_with(Some(dir.path().to_owned()));
+    third.renewer.restore().expect("read");
+    assert!(third.renewer.signed_out(third.request(0).key, None));
+    std::fs::write(&file, "damaged").expect("written");
+    assert!(matches!(third.renewer.restore(), Err(PersistError::Sealed { .. })));
+    assert!(file.exists(), "what cannot be read is left alone");
+}

@@ -3,6 +3,7 @@
 //! Source: RFC 9110 §15 (status codes), RFC 9457 (problem details), RFC 9111 §5.2.2 (`private`, `no-store`).
 
 mod page;
+mod returns;
 mod session_answer;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use url::Url;
 
 use crate::asker::Asker;
 use crate::body::ReplyBody;
+pub use crate::reply::returns::Returns;
 pub use crate::reply::session_answer::{Stored, drop_own_cookies, keep_private};
 use crate::verdict::LoginReason;
 
@@ -107,18 +109,8 @@ pub fn login_loop(settings: &LoginSettings, reason: LoginReason, reader: Reader<
         }
     };
     let detail = format!("{cause} {remedy}");
-    if !reader.asker.sees_pages() {
-        let url = settings.for_page(reader.page);
-        return problem(
-            StatusCode::UNAUTHORIZED,
-            "Sign-in does not hold",
-            &detail,
-            &[("login", &url)],
-            reader,
-        );
-    }
     let again = Some(("Sign in once more", settings.for_page(reader.page)));
-    page::page(StatusCode::UNAUTHORIZED, "Signing in does not hold", &detail, again, reader)
+    page::page(StatusCode::FORBIDDEN, "Signing in does not hold", &detail, again, reader)
 }
 
 /// The user lacks what a rule requires, or the request may not be made from where it comes.

@@ -15,10 +15,10 @@ use http::HeaderMap;
 use crate::clock::UnixTime;
 use crate::identity::Identity;
 use crate::notes::Notes;
-use crate::outcome::{Ahead, Freshness, Lineage, TokenState};
+use crate::outcome::{Ahead, Freshness, Lineage, SessionKey, TokenState};
 use crate::session::carrier::Carrier;
 use crate::session::cookies::{KnownNotes, Presented};
-use crate::session::judge::Policy;
+use crate::session::judge::{Blind, Policy, RenewRequest};
 use crate::session::verifier::{Seen, Verified, Verifier};
 use crate::token::Pair;
 
@@ -77,6 +77,49 @@ impl Sessions {
         })
     }
 
+    /// The key of what a client presents, and the notes that it brought about it.
+    #[must_use]
+    pub fn key(
+        &self,
+        presented: &Presented,
+        state: &TokenState,
+        host: &str,
+    ) -> Option<(SessionKey, Option<Notes>)> {
+        let who = known(state);
+        let key = self.policy.key(&Self::pair(presented, who)?);
+        let notes = match &presented.notes {
+            KnownNotes::Held(notes) | KnownNotes::Noted(notes) => Some(notes.clone()),
+            KnownNotes::None => self.notes(presented, who, host).notes().cloned(),
+        };
+        Some((key, notes))
+    }
+
+    /// What has to be ended when a client signs out: the session of its refresh token, where it has one.
+    #[must_use]
+    pub fn sign_out_request(
+        &self,
+        presented: &Presented,
+        state: &TokenState,
+        host: &str,
+    ) -> Option<RenewRequest> {
+        let (key, notes) = self.key(presented, state, host)?;
+        let who = known(state);
+        let pair = Self::pair(presented, who)?;
+        if self.policy.capabilities.needs_session && pair.session.is_none() {
+            return None;
+        }
+        let lineage = notes.map(|notes| notes.lineage);
+        Some(RenewRequest {
+            pair,
+            key,
+            family: lineage.as_ref().map(|lineage| lineage.family),
+            started_at: lineage.as_ref().map(|lineage| lineage.started_at),
+            subject: who.map(|who| who.subject().to_owned()).or(lineage.and_then(|lineage| lineage.subject)),
+            blind: Blind::Allowed,
+            access_ends: None,
+        })
+    }
+
     fn freshness(&self, identity: &Identity, notes: Option<&Notes>, now: UnixTime) -> Freshness {
         freshness::freshness(identity, notes, now, self.ahead)
     }
@@ -113,5 +156,13 @@ impl Sessions {
             refresh_expires: None,
             about,
         })
+    }
+}
+
+/// Who is there, as far as a genuine token tells.
+fn known(state: &TokenState) -> Option<&Identity> {
+    match state {
+        TokenState::Live(who, _) | TokenState::Expired(who) => Some(who),
+        TokenState::Absent | TokenState::Invalid(_) | TokenState::Unchecked(_) => None,
     }
 }

@@ -1,0 +1,205 @@
+//! Settings: from a TOML file as written to values as used.
+//! In: a file. Out: [`Settings`]. Errors: every [`Problem`] at once, each with line, key path and what to do.
+//! I/O: the file, and files and environment variables that hold secrets.
+//!
+//! Unknown keys are problems. Durations and sizes carry units. A secret is `env:NAME`, `file:PATH` or the text itself,
+//! and is shown by nothing here.
+
+mod listen;
+mod read;
+mod session;
+mod site;
+mod value;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+pub use crate::config::listen::{DrainSettings, ListenSettings, LogFormat, LogSettings};
+pub use crate::config::read::Problem;
+use crate::config::read::{Section, Source};
+pub use crate::config::session::{BackendSettings, SessionSettings};
+pub use crate::config::site::{IdentitySettings, SiteSettings};
+use crate::dial::Roots;
+use crate::renew::RenewSettings;
+use crate::reply::LoginSettings;
+use crate::secret::Secret;
+
+/// Fewest bytes of a secret: as many as the keys made from it have (RFC 5869 §3.3).
+const SECRET_BYTES: usize = 32;
+
+/// Everything that a gateway is built from.
+#[derive(Debug)]
+pub struct Settings {
+    /// Secrets to seal with, the newest first; empty: one is made for this run.
+    pub secrets: Vec<Secret<Vec<u8>>>,
+    /// Listeners and client connections.
+    pub listen: ListenSettings,
+    /// The orderly stop.
+    pub drain: DrainSettings,
+    /// Cookies and tokens.
+    pub session: SessionSettings,
+    /// Renewal.
+    pub renew: RenewSettings,
+    /// Where people sign in.
+    pub login: LoginSettings,
+    /// Who issues sessions.
+    pub backend: BackendSettings,
+    /// What upstreams are told.
+    pub identity: IdentitySettings,
+    /// The sites.
+    pub sites: Vec<SiteSettings>,
+    /// Which certificate authorities are believed on outgoing connections.
+    pub roots: Roots,
+    /// The log.
+    pub log: LogSettings,
+    /// What works but deserves a look.
+    pub advice: Vec<Problem>,
+}
+
+/// A settings file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It was read and has problems.
+    #[error("{} {} in the settings", .0.len(), if .0.len() == 1 { "problem" } else { "problems" })]
+    Problems(Vec<Problem>),
+}
+
+impl Settings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem at once.
+    pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// Reads settings from text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Problems`] with every problem at once.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let source = Source::new(text);
+        let advice = Source::new(text);
+        let table = source.parse();
+        if !source.problems().is_empty() {
+            return Err(ConfigError::Problems(source.problems()));
+        }
+        let root = Section::root(&source, &table);
+        let settings = read(&root, &advice);
+        root.finish();
+        match settings {
+            Some(settings) if source.problems().is_empty() => {
+                Ok(Self { advice: advice.problems(), ..settings })
+            }
+            Some(_) | None => Err(ConfigError::Problems(source.problems())),
+        }
+    }
+
+    /// Every key that settings may have, as dotted paths: `[]` stands for a list's items, `*` for a name of your own.
+    #[must_use]
+    pub fn keys() -> BTreeSet<String> {
+        let every_table = "[[site]]\n[[site.rule]]\n[[backend.directory.answer]]\n";
+        let source = Source::new(every_table);
+        let table = source.parse();
+        let root = Section::root(&source, &table);
+        let _unusable = read(&root, &source);
+        source.known()
+    }
+}
+
+fn read(root: &Section<'_, '_>, advice: &Source<'_>) -> Option<Settings> {
+    let secrets = secrets(root);
+    let roots = site::roots(root);
+    let listen = listen::listen(root);
+    let drain = listen::drain(root);
+    let log = listen::log(root);
+    let backend = session::backend(root);
+    let identity = site::identity(root);
+    let session = session::session(root, &backend, &identity);
+    let renew = session::renew(root, &drain);
+    let login = session::login(root);
+    let sites = site::sites(root);
+    let settings = Settings {
+        secrets: secrets?,
+        listen: listen?,
+        drain,
+        session: session?,
+        renew,
+        login: login?,
+        backend: backend?,
+        identity: identity?,
+        sites: sites?,
+        roots: roots?,
+        log,
+        advice: Vec::new(),
+    };
+    settings.advise(advice);
+    settings.hold_together(root);
+    Some(settings)
+}
+
+impl Settings {
+    /// Problems that only two settings together have.
+    fn hold_together(&self, root: &Section<'_, '_>) {
+        if self.secrets.is_empty() && self.renew.state_dir.is_some() {
+            root.problem(
+                "secret",
+                "is missing: what state_dir keeps has to open after a restart; write secret = \"file:…\"",
+            );
+        }
+        if self.renew.give_up > self.drain.timeout {
+            root.section("drain").problem(
+                "timeout",
+                "is shorter than session.renew.give_up: a renewal under way could not finish; raise it",
+            );
+        }
+    }
+
+    fn advise(&self, advice: &Source<'_>) {
+        if self.secrets.is_empty() {
+            let what = "is missing: one is made for this run, so what browsers hold of ours does not open after a restart";
+            advice.problem(0, "secret", what);
+        }
+        if self.session.cookies.domain.is_some() {
+            let what = "is set: every gateway that renews these cookies has to know of the others' renewals, \
+                        so let one gateway serve all sites of this domain";
+            advice.problem(0, "session.cookies.domain", what);
+        }
+        if !self.session.cookies.secure {
+            advice.problem(
+                0,
+                "session.cookies.secure",
+                "is off: sessions travel readable; only for trying out on this machine",
+            );
+        }
+    }
+}
+
+fn secrets(root: &Section<'_, '_>) -> Option<Vec<Secret<Vec<u8>>>> {
+    let Some(field) = root.take("secret") else { return Some(Vec::new()) };
+    let mut secrets = Vec::new();
+    for item in field.one_or_many() {
+        let secret = value::secret(&item)?;
+        if secret.expose().len() < SECRET_BYTES {
+            item.problem(format!(
+                "is shorter than {SECRET_BYTES} bytes; make one with: openssl rand -base64 33"
+            ));
+            return None;
+        }
+        secrets.push(Secret::new(secret.expose().as_bytes().to_vec()));
+    }
+    Some(secrets)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Removes what a client must not send upstream.
+//! In: request head. Out: [`Cleaned`]. Errors: [`CleanFault`]. I/O: none.
+//! Source: RFC 9110 §7.6.1 (connection-specific fields), §10.1.4 (`TE`), §6.5 (trailers); RFC 3875 §4.1.18 (why `_` counts as `-`).
+
+use std::fmt;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::forward::names::{OwnedNames, OwnedParameters};
+use crate::forward::query::{CleanQuery, clean_query};
+use crate::forward::trace::Incoming;
+
+/// A request head without anything that is ours to say. [`Cleaned::for_caller`] says it.
+#[derive(Clone)]
+pub struct Cleaned {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) trace: Option<Incoming>,
+    pub(super) trailers: Trailers,
+}
+
+/// Whether the client reads trailers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trailers {
+    Wanted,
+    NotWanted,
+}
+
+/// Why a head cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CleanFault {
+    /// The target has no path, or what is left of it is none. What routing lets through always has one.
+    #[error("the request target has no path")]
+    NoPath,
+}
+
+impl Cleaned {
+    /// The path and query that will be sent. The path is the one that came, byte for byte.
+    #[must_use]
+    pub const fn path_and_query(&self) -> &PathAndQuery {
+        &self.target
+    }
+
+    /// The headers that stayed.
+    #[must_use]
+    pub const fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+impl fmt::Debug for Cleaned {
+    /// Header values and queries hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cleaned")
+            .field("method", &self.method)
+            .field("path", &self.target.path())
+            .field("headers", &self.headers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Removes connection-specific fields and those that `Connection` names, every header and query parameter of ours however it
+/// is spelled, and what only routing reads (`Host`, `Expect`). `Connection` can name neither `Host`, `Cookie` nor
+/// `Content-Length`. Session cookies are removed before; extensions are dropped, so an upgrade is taken from them before too.
+///
+/// # Errors
+/// [`CleanFault`]: only for a head that is no [request for a path](CleanFault::NoPath).
+pub fn clean(parts: Parts, owned: &OwnedNames, parameters: &OwnedParameters) -> Result<Cleaned, CleanFault> {
+    let Parts { method, uri, mut headers, .. } = parts;
+    let target = clean_target(uri.path_and_query().ok_or(CleanFault::NoPath)?, parameters)?;
+    let trace = Incoming::read(&headers);
+    let trailers = trailers(&headers);
+    for name in doomed(&headers, owned) {
+        headers.remove(name);
+    }
+    clean_trailer_names(&mut headers, owned);
+    Ok(Cleaned { method, target, headers, trace, trailers })
+}
+
+fn clean_target(target: &PathAndQuery, parameters: &OwnedParameters) -> Result<PathAndQuery, CleanFault> {
+    if !target.as_str().starts_with('/') {
+        return Err(CleanFault::NoPath);
+    }
+    let Some(query) = target.query() else { return Ok(target.clone()) };
+    let changed = match clean_query(query, parameters.names()) {
+        CleanQuery::AsSent => return Ok(target.clone()),
+        CleanQuery::Changed(rest) if rest.is_empty() => target.path().to_owned(),
+        CleanQuery::Changed(rest) => format!("{}?{rest}", target.path()),
+    };
+    PathAndQuery::try_from(changed).ok().ok_or(CleanFault::NoPath)
+}
+
+/// Whether `TE` lists `trailers`; nothing else in it goes on (RFC 9110 §10.1.4).
+fn trailers(headers: &HeaderMap) -> Trailers {
+    let wanted =
+        headers.get_all(TE).iter().flat_map(items).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+    if wanted { Trailers::Wanted } else { Trailers::NotWanted }
+}
+
+fn doomed(headers: &HeaderMap, owned: &OwnedNames) -> Vec<HeaderName> {
+    let mut doomed: Vec<HeaderName> = headers.keys().filter(|name| owned.owns(name)).cloned().collect();
+    for item in headers.get_all(CONNECTION).iter().flat_map(items) {
+        let usual = [&b"close"[..], b"keep-alive", b"upgrade", b"te"];
+        if usual.iter().any(|word| item.eq_ignore_ascii_case(word)) {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(item)
+            && ![HOST, COOKIE, CONTENT_LENGTH].contains(&name)
+        {
+            doomed.push(name);
+        }
+    }
+    doomed
+}
+
+/// Takes names out of `Trailer` that no trailer may have.
+fn clean_trailer_names(headers: &mut HeaderMap, owned: &OwnedNames) {
+    let clean = |item: &[u8]| HeaderName::from_bytes(item).is_ok_and(|name| owned.trailer_is_clean(&name));
+    if headers.get_all(TRAILER).iter().flat_map(items).all(clean) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers
+        .get_all(TRAILER)
+        .iter()
+        .filter_map(|line| {
+            let kept: Vec<&[u8]> = items(line).filter(|item| clean(item)).collect();
+            if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b", "[..])).ok() }
+        })
+        .collect();
+    headers.remove(TRAILER);
+    for line in lines {
+        headers.append(TRAILER, line);
+    }
+}
+
+/// The members of a comma-separated line.
+fn items(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::forward::names::{Authorization, NameSet};
+
+    fn cleaned(target: &str, lines: &[(&str, &str)]) -> Cleaned {
+        let mut request = Request::new(());
+        *request.uri_mut() = target.parse().expect("a target");
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            request.headers_mut().append(name, HeaderValue::from_str(value).expect("a value"));
+        }
+        let identity = [HeaderName::from_static("x-auth-user")];
+        let owned = OwnedNames::new(&identity, NameSet::directory_headers(), Authorization::Strip);
+        let parameters = OwnedParameters::new(NameSet::directory_parameters());
+        clean(request.into_parts().0, &owned, &parameters).expect("a path")
+    }
+
+    fn left(lines: &[(&str, &str)]) -> Vec<String> {
+        let cleaned = cleaned("/", lines);
+        cleaned.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().expect("text"))).collect()
+    }
+
+    #[test]
+    fn ours_and_hop_by_hop_go_and_the_rest_stays() {
+        let left = left(&[
+            ("Host", "a"),
+            ("X-Auth-User", "root"),
+            ("X_Auth_User", "root"),
+            ("x_auth-user", "root"),
+            ("X-Role-Key", "admin"),
+            ("Authorization", "Basic eA=="),
+            ("Keep-Alive", "5"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AA"),
+            ("Expect", "100-continue"),
+            ("Content_Length", "7"),
+            ("Content-Length", "3"),
+            ("My_App_Field", "1"),
+            ("Cookie", "a=b"),
+        ]);
+        assert_eq!(left, ["content-length: 3", "my_app_field: 1", "cookie: a=b"]);
+    }
+
+    #[test]
+    fn every_connection_line_counts_but_cannot_name_what_must_stay() {
+        let left = left(&[
+            ("Connection", "close, X-One"),
+            ("Connection", " x-two ,,Cookie,Content-Length, host, \"x"),
+            ("X-One", "1"),
+            ("X-Two", "2"),
+            ("X-Three", "3"),
+            ("Cookie", "a=b"),
+            ("Content-Length", "0"),
+        ]);
+        assert_eq!(left, ["x-three: 3", "cookie: a=b", "content-length: 0"]);
+    }
+
+    #[test]
+    fn the_path_stays_and_the_query_loses_our_parameters() {
+        let target = |text| cleaned(text, &[]).target.as_str().to_owned();
+        assert_eq!(target("/%61//..;x?a=1&access_token=t&b"), "/%61//..;x?a=1&b");
+        assert_eq!(target("/x?token=t"), "/x");
+        assert_eq!(target("/x?"), "/x?");
+        assert_eq!(target("https://a/x?y=%2e"), "/x?y=%2e");
+    }
+
+    #[test]
+    fn trailers_are_announced_without_our_names() {
+        assert_eq!(left(&[("Trailer", "Digest,  X-Sum")]), ["trailer: Digest,  X-Sum"]);
+        assert_eq!(left(&[("Trailer", "Digest, X_Auth_User, Cookie, X-Sum")]), ["trailer: Digest, X-Sum"]);
+        assert!(left(&[("Trailer", "Content-Length")]).is_empty());
+    }
+
+    #[test]
+    fn a_client_that_reads_trailers_is_noticed() {
+        let wanted = |value| cleaned("/", &[("TE", value)]).trailers == Trailers::Wanted;
+        assert!(wanted("gzip, Trailers"));
+        assert!(!wanted("gzip"));
+    }
+
+    #[test]
+    fn what_has_no_path_is_not_sent() {
+        let mut request = Request::new(());
+        *request.uri_mut() = "a.example:443".parse().expect("an authority");
+        let owned = OwnedNames::new([], NameSet::default(), Authorization::Strip);
+        let got = clean(request.into_parts().0, &owned, &OwnedParameters::none());
+        assert_eq!(got.map(|_| ()), Err(CleanFault::NoPath));
+    }
+
+    #[test]
+    fn debug_shows_no_header_and_no_query() {
+        let text = format!("{:?}", cleaned("/x?secret", &[("Cookie", "secret")]));
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Writes who is asking into headers.
+//! In: verified claims. Out: header lines. Errors: [`HeaderFault`], the request is refused. I/O: none.
+//! Source: RFC 9110 §5.5 (field values); RFC 3986 §2.1 (escapes).
+
+use std::fmt::Write as _;
+
+use http::{HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::identity::Identity;
+
+/// The headers that tell an upstream who is asking, each with the claim it is filled from.
+#[derive(Clone, Debug)]
+pub struct IdentityHeaders {
+    claims: Vec<(HeaderName, String)>,
+    cap: usize,
+}
+
+/// Why an identity cannot be told: what it holds fits in no header. It names the header, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// The claim holds a control character.
+    #[error("the claim for {0} holds a control character")]
+    Control(HeaderName),
+    /// The value is longer than the settings allow. Nothing is ever cut.
+    #[error("the value for {0} is too long")]
+    TooLong(HeaderName),
+}
+
+impl IdentityHeaders {
+    /// Headers, each with the path of its claim, and the most bytes that one value may have once written.
+    #[must_use]
+    pub const fn new(claims: Vec<(HeaderName, String)>, cap: usize) -> Self {
+        Self { claims, cap }
+    }
+
+    /// The headers' names.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.claims.iter().map(|(name, _)| name)
+    }
+
+    /// The header lines for an identity. Texts, numbers and truth values are written as they are, arrays of them joined by commas.
+    /// Bytes outside ASCII and `%` are percent-encoded as UTF-8, and so are commas inside a member of an array, and blanks
+    /// at either end of a value or member, which readers would drop. A claim that is missing, null, an object, an empty
+    /// array, or an array that holds anything else gives no header.
+    ///
+    /// # Errors
+    /// [`HeaderFault`]: the request must not be sent on.
+    pub fn render(&self, identity: &Identity) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
+        let mut lines = Vec::with_capacity(self.claims.len());
+        for (name, path) in &self.claims {
+            let Some(text) = identity.claim(path).and_then(write) else { continue };
+            if text.chars().any(char::is_control) {
+                return Err(HeaderFault::Control(name.clone()));
+            }
+            if text.len() > self.cap {
+                return Err(HeaderFault::TooLong(name.clone()));
+            }
+            // What was written is visible ASCII and blanks, but for controls.
+            let value = HeaderValue::try_from(text).ok().ok_or_else(|| HeaderFault::Control(name.clone()))?;
+            lines.push((name.clone(), value));
+        }
+        Ok(lines)
+    }
+}
+
+/// Where a text stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Alone,
+    InList,
+}
+
+fn write(claim: &Value) -> Option<String> {
+    let Value::Array(members) = claim else { return scalar(claim, Place::Alone) };
+    let texts: Option<Vec<String>> = members.iter().map(|member| scalar(member, Place::InList)).collect();
+    texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join(","))
+}
+
+fn scalar(claim: &Value, place: Place) -> Option<String> {
+    match claim {
+        Value::String(text) => Some(escaped(text, place)),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Controls stay as they are, so that they are found.
+fn escaped(text: &str, place: Place) -> String {
+    let inner = text.trim_matches(' ');
+    let start = text.len() - text.trim_start_matches(' ').len();
+    let end = start + inner.len();
+    let mut written = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let at_edge = c == ' ' && !(start..end).contains(&at);
+        let escape =
+            c == '%' || at_edge || c == ',' && place == Place::InList || !c.is_ascii() && !c.is_control();
+        if !escape {
+            written.push(c);
+            continue;
+        }
+        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+            let done = write!(written, "%{byte:02X}");
+            debug_assert!(done.is_ok(), "writing to a string");
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::UnixTime;
+
+    fn render(claim: &Value, cap: usize) -> Result<Option<String>, HeaderFault> {
+        let Value::Object(claims) = json!({"a": {"b": claim}}) else { panic!("an object") };
+        let who = Identity::new("u".into(), None, None, UnixTime::from_secs(1), claims);
+        let headers = IdentityHeaders::new(vec![(HeaderName::from_static("x-b"), "a.b".into())], cap);
+        let lines = headers.render(&who)?;
+        Ok(lines.first().map(|(_, value)| value.to_str().expect("text").to_owned()))
+    }
+
+    #[test]
+    fn claims_are_written_so_that_they_can_be_read_back() {
+        for (claim, wanted) in [
+            (json!("ana"), Some("ana")),
+            (json!("Ana, Mar\u{ed}a 100%"), Some("Ana, Mar%C3%ADa 100%25")),
+            (json!(" ana "), Some("%20ana%20")),
+            (json!("   "), Some("%20%20%20")),
+            (json!(""), Some("")),
+            (json!(7), Some("7")),
+            (json!(1.5), Some("1.5")),
+            (json!(true), Some("true")),
+            (json!(["clerk", "a,b", 3, " x"]), Some("clerk,a%2Cb,3,%20x")),
+            (json!([]), None),
+            (json!(["a", {"b": 1}]), None),
+            (json!(["a", null]), None),
+            (json!(null), None),
+            (json!({"x": 1}), None),
+        ] {
+            assert_eq!(render(&claim, 100), Ok(wanted.map(str::to_owned)), "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_control_character_refuses_and_shows_nothing() {
+        for text in ["a\nb", "a\r", "\0", "a\tb", "\u{7f}", "\u{85}"] {
+            for claim in [json!(text), json!(["x", text])] {
+                let fault = render(&claim, 100).expect_err("a fault");
+                assert_eq!(fault, HeaderFault::Control(HeaderName::from_static("x-b")));
+                assert_eq!(fault.to_string(), "the claim for x-b holds a control character");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut() {
+        assert!(render(&json!("abc"), 3).is_ok());
+        assert_eq!(render(&json!("abcd"), 3), Err(HeaderFault::TooLong(HeaderName::from_static("x-b"))));
+        assert!(render(&json!("\u{e9}"), 3).is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! Takes the gateway's own parameters out of a query and leaves the rest as it was sent.
+//! In: a query, names. Out: the query without them. Errors: none. I/O: none.
+//! Source: WHATWG URL §5.1 (urlencoded parsing); what PHP, `qs` of Node.js, Rack and urllib of Python do beside it.
+
+use std::borrow::Cow;
+
+use crate::forward::names::NameSet;
+
+/// What has to happen to a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum CleanQuery {
+    /// Nothing.
+    AsSent,
+    /// It becomes this one; empty: there is none left.
+    Changed(String),
+}
+
+/// Removes every parameter that any reader would take for one of `owned`. Both `&` and `;` part parameters here.
+pub(super) fn clean_query(query: &str, owned: &NameSet) -> CleanQuery {
+    if owned.is_empty() || !query.split(['&', ';']).any(|piece| is_owned(piece, owned)) {
+        return CleanQuery::AsSent;
+    }
+    let mut kept = String::with_capacity(query.len());
+    // The separator before the next piece that stays: `&` if any of those it replaces is one.
+    let mut before = None;
+    for piece in query.split_inclusive(['&', ';']) {
+        let (text, after) = match piece.strip_suffix('&') {
+            Some(text) => (text, Some('&')),
+            None => piece.strip_suffix(';').map_or((piece, None), |text| (text, Some(';'))),
+        };
+        if is_owned(text, owned) {
+            if after == Some('&') {
+                before = before.map(|_| '&');
+            }
+            continue;
+        }
+        kept.extend(before);
+        kept.push_str(text);
+        before = after;
+    }
+    if kept.is_empty() || before.is_none() {
+        return CleanQuery::Changed(kept);
+    }
+    // Removed pieces at the end leave the separator before them behind; one that ended the query itself stays.
+    if query.ends_with(['&', ';']) {
+        kept.extend(before);
+    }
+    CleanQuery::Changed(kept)
+}
+
+/// Whether any reader takes this piece for an owned parameter.
+fn is_owned(piece: &str, owned: &NameSet) -> bool {
+    let name = piece.split('=').next().unwrap_or_default();
+    let decoded = decode(name.as_bytes());
+    // PHP ends a name at NUL.
+    let name = decoded.split(|b| *b == 0).next().unwrap_or_default();
+    // `x[..]` is a member of `x`; Rack and `qs` find `x` in `[x]` too.
+    let is_bracket = |b: &u8| matches!(b, b'[' | b']');
+    let start = name.iter().position(|b| !is_bracket(b) && !b.is_ascii_whitespace() && *b != 0x0b);
+    let bare = start.and_then(|at| name.get(at..)).unwrap_or_default();
+    let root = bare.split(is_bracket).next().unwrap_or_default();
+    if owned.holds(root.trim_ascii_end()) {
+        return true;
+    }
+    // PHP reads an opening bracket that is never closed as `_`.
+    let unclosed = bare.iter().position(|b| *b == b'[').and_then(|at| bare.get(at..));
+    unclosed.is_some_and(|rest| !rest.contains(&b']')) && owned.holds(bare.trim_ascii_end())
+}
+
+/// `+` as blank, `%XX`, and `%uXXXX` as IIS reads it; what is no escape stays.
+fn decode(name: &[u8]) -> Cow<'_, [u8]> {
+    if !name.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(name);
+    }
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [first, tail @ ..] = rest {
+        let (byte, after) = unescape(rest).unwrap_or((*first, tail));
+        decoded.push(byte);
+        rest = after;
+    }
+    Cow::Owned(decoded)
+}
+
+/// The byte that an escape at the start of `bytes` stands for, and what follows the escape.
+fn unescape(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    match bytes {
+        [b'%', b'u' | b'U', b'0', b'0', hi, lo, after @ ..] | [b'%', hi, lo, after @ ..] => {
+            Some((hex(*hi, *lo)?, after))
+        }
+        [b'+', after @ ..] => Some((b' ', after)),
+        _ => None,
+    }
+}
+
+fn hex(hi: u8, lo: u8) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some(digit(hi)? << 4 | digit(lo)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(query: &str) -> String {
+        match clean_query(query, &NameSet::directory_parameters()) {
+            CleanQuery::AsSent => query.to_owned(),
+            CleanQuery::Changed(rest) => rest,
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_our_parameters_goes() {
+        for piece in [
+            "token=1",
+            "token",
+            "token=",
+            "TOKEN=1",
+            "access-token=1",
+            "access_token=1",
+            "access.token=1",
+            "access%20token=1",
+            "access+token=1",
+            "%74oken=1",
+            "%74%6F%6b%65%6e",
+            "%u0074oken=1",
+            "token[]=1",
+            "token%5B%5D=1",
+            "token[a][b]=1",
+            "[token]=1",
+            "[[token]]=1",
+            "]token=1",
+            "token]=1",
+            "+token=1",
+            "%20%09token=1",
+            "token%20=1",
+            "token%00x=1",
+            "access[token=1",
+            "access%5btoken=1",
+            "role-key=1",
+            "role_=1",
+            "tenant-code[x]=1",
+            "session%2Did=1",
+            "Organization-Code=1",
+        ] {
+            assert_eq!(cleaned(&format!("a=1&{piece}&b=2")), "a=1&b=2", "{piece}");
+            assert_eq!(cleaned(piece), "", "{piece}");
+        }
+    }
+
+    #[test]
+    fn everything_else_stays_byte_for_byte() {
+        for query in [
+            "",
+            "&",
+            "a",
+            "a=token",
+            "a=1&&b=2;;c",
+            "tokens=1",
+            "a[token]=1",
+            "role=1",
+            "role[key]=1",
+            "x-token=1",
+            "=token",
+            "access=1",
+            "access&_token",
+            "a=%74oken",
+            "%",
+            "%7",
+            "%zz=1",
+            "a=%00token",
+            "token.x=1",
+            "accesstoken=1",
+            "?a",
+        ] {
+            assert_eq!(clean_query(query, &NameSet::directory_parameters()), CleanQuery::AsSent, "{query}");
+        }
+        assert_eq!(clean_query("token=1", &NameSet::default()), CleanQuery::AsSent);
+    }
+
+    #[test]
+    fn separators_of_what_stays_are_kept() {
+        for (query, wanted) in [
+            ("token=1&a=%2e+", "a=%2e+"),
+            ("a&token", "a"),
+            ("a&token&", "a&"),
+            ("a;token;b", "a;b"),
+            ("a;token&b", "a&b"),
+            ("a&token;b", "a&b"),
+            ("a&&token&&b", "a&&&b"),
+            ("token&token;token", ""),
+            ("a=x;token=1&token=2;b=y", "a=x&b=y"),
+            ("&token", ""),
+        ] {
+            assert_eq!(cleaned(query), wanted, "{query}");
+        }
+    }
+}

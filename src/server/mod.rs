@@ -1,0 +1,198 @@
+//! Listeners and connections: who may connect, for how long, and how it ends.
+//! In: settings and a handler. Out: answered requests. Errors: [`ListenError`] at start; later faults end one connection.
+//! I/O: sockets. Source: RFC 9112 (HTTP/1.1); RFC 9110 §15.5.9 (408), RFC 6585 §5 (431).
+
+mod pace;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::body::ReplyBody;
+use crate::meter::Meters;
+use crate::server::pace::{Paced, Pacer};
+
+/// What a client connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// From the first byte of a request head to its last.
+    pub head: Duration,
+    /// Without a request.
+    pub idle: Duration,
+    /// Open connections at a time.
+    pub connections: usize,
+    /// Bytes of a request head.
+    pub head_bytes: usize,
+    /// Fields of a request head.
+    pub head_fields: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            connections: 10_000,
+            head_bytes: 32 * 1024,
+            head_fields: 100,
+        }
+    }
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr}")]
+pub struct ListenError {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// Answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request that came from `peer`.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send;
+}
+
+/// The life of a server's connections: first asked to finish, then cut.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Stops accepting and lets each connection finish the request that it has begun.
+    pub finish: CancellationToken,
+    /// Ends what is left.
+    pub cut: CancellationToken,
+    /// Every task of the server.
+    pub tasks: TaskTracker,
+}
+
+impl Life {
+    /// Stops accepting, waits for the connections at most `limit`, then cuts what is left.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        self.finish.cancel();
+        self.tasks.close();
+        let drained = match tokio::time::timeout(limit, self.tasks.wait()).await {
+            Ok(()) => Drained::All,
+            Err(_elapsed) => Drained::Cut,
+        };
+        self.cut.cancel();
+        self.tasks.wait().await;
+        drained
+    }
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request was finished.
+    All,
+    /// Some were cut at the limit.
+    Cut,
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// [`ListenError`] where the address is taken or not this machine's.
+pub async fn listen(addr: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(addr).await.map_err(|source| ListenError { addr, source })
+}
+
+/// Accepts connections until `life` says to finish.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    handler: H,
+    limits: ConnectionLimits,
+    meters: Arc<Meters>,
+    life: Life,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = life.finish.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: wait for some connection to end instead of asking in a circle.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            meters.connections_refused.inc();
+            drop(stream);
+            continue;
+        };
+        meters.connections.inc();
+        let handler = handler.clone();
+        let (finish, cut) = (life.finish.clone(), life.cut.clone());
+        let meters = Arc::clone(&meters);
+        life.tasks.spawn(async move {
+            tokio::select! {
+                () = connection(stream, peer, handler, limits, finish) => {}
+                () = cut.cancelled() => {}
+            }
+            meters.connections.dec();
+            drop(permit);
+        });
+    }
+}
+
+/// Serves one connection. TLS and HTTP/2 are chosen here, before the stream is handed to hyper.
+async fn connection<H: Handler>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    handler: H,
+    limits: ConnectionLimits,
+    finish: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let pacer = Pacer::new(limits.head, limits.idle);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (handler, busy) = (handler.clone(), pacer.request());
+        async move {
+            let response = handler.handle(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| pace::Held::new(body, busy)))
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(limits.head_fields)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes.max(64 * 1024))
+        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone())), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = finish.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client connection ended early");
+    }
+}

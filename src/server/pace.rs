@@ -1,0 +1,174 @@
+//! Time limits of a client connection: how long it may be idle, and how long a request head may take once it has begun.
+//! In: a stream. Out: the same stream, which fails with `TimedOut`. Errors: `io::Error`. I/O: the stream's.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::body::{BodyFault, ReplyBody};
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+/// Knows what a connection is doing.
+#[derive(Clone, Debug)]
+pub(super) struct Pacer {
+    doing: Arc<AtomicU8>,
+    head: Duration,
+    idle: Duration,
+}
+
+impl Pacer {
+    pub(super) fn new(head: Duration, idle: Duration) -> Self {
+        Self { doing: Arc::new(AtomicU8::new(IDLE)), head, idle }
+    }
+
+    /// A request head is whole: no limit until what this returns is dropped.
+    pub(super) fn request(&self) -> Busy {
+        self.doing.store(BUSY, Ordering::Release);
+        Busy(Arc::clone(&self.doing))
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<AtomicU8>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(IDLE, Ordering::Release);
+    }
+}
+
+/// An answer's body that marks its connection as busy until it is written.
+#[derive(Debug)]
+pub(super) struct Held {
+    body: ReplyBody,
+    _busy: Busy,
+}
+
+impl Held {
+    pub(super) fn new(body: ReplyBody, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream under these limits.
+#[derive(Debug)]
+pub(super) struct Paced<S> {
+    stream: S,
+    pacer: Pacer,
+    timer: Option<(u8, Pin<Box<Sleep>>)>,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S, pacer: Pacer) -> Self {
+        Self { stream, pacer, timer: None }
+    }
+
+    /// Whether what the connection is doing has taken too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let doing = self.pacer.doing.load(Ordering::Acquire);
+        let limit = match doing {
+            IDLE => self.pacer.idle,
+            HEAD => self.pacer.head,
+            _ => {
+                self.timer = None;
+                return Poll::Pending;
+            }
+        };
+        if self.timer.as_ref().is_none_or(|(of, _)| *of != doing) {
+            self.timer = Some((doing, Box::pin(tokio::time::sleep(limit))));
+        }
+        match &mut self.timer {
+            Some((_, timer)) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                if buf.filled().len() > before {
+                    let began =
+                        self.pacer.doing.compare_exchange(IDLE, HEAD, Ordering::AcqRel, Ordering::Acquire);
+                    if began.is_ok() {
+                        self.timer = None;
+                    }
+                }
+                // A head that trickles in is held against its limit at every byte.
+                match self.pacer.doing.load(Ordering::Acquire) == HEAD && self.poll_overdue(cx).is_ready() {
+                    true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    false => Poll::Ready(read),
+                }
+            }
+            Poll::Pending => match self.poll_overdue(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
