@@ -12,7 +12,6 @@ use crate::config::{LogFormat, LogSettings};
 const WAITING: usize = 50_000;
 
 /// Starts the log. What is returned writes the last lines when it is dropped.
-#[must_use]
 pub fn start(settings: &LogSettings) -> WorkerGuard {
     let (writer, guard): (NonBlocking, WorkerGuard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(std::io::stdout());

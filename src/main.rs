@@ -43,7 +43,7 @@ enum Command {
     /// Serve the sites of a settings file until told to stop.
     ///
     /// SIGTERM or Ctrl-C stops it in order: it is no longer ready, accepts nothing more, finishes the requests and
-    /// renewals under way (at most drain.timeout), keeps what no browser has yet in state_dir, and exits with 0.
+    /// renewals under way (at most drain.timeout), keeps what no browser has yet in `state_dir`, and exits with 0.
     Run(ConfigFile),
     /// Read a settings file and tell every problem in it, each with its line, key and remedy.
     ///
@@ -183,7 +183,7 @@ async fn told_to_stop() {
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "signals cannot be received: stop this process by other means");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -132,10 +132,10 @@ impl<'s, 'a> Section<'s, 'a> {
     }
 
     /// The table under `key`, present or not.
-    pub(crate) fn section(&self, key: &str) -> Section<'s, 'a> {
+    pub(crate) fn section(&self, key: &str) -> Self {
         match self.take(key) {
             Some(field) => field.section(),
-            None => Section {
+            None => Self {
                 source: self.source,
                 table: None,
                 path: join(&self.path, key),
@@ -203,74 +203,52 @@ impl<'s, 'a> Field<'s, 'a> {
 
     /// The value as text.
     pub(crate) fn text(&self) -> Option<&'s str> {
-        match self.value {
-            DeValue::String(text) => Some(text.as_ref()),
-            other => self.wrong(other, "a text in quotes"),
-        }
+        self.value.as_str().or_else(|| self.wrong("a text in quotes"))
     }
 
     /// The value as yes or no.
     pub(crate) fn flag(&self) -> Option<bool> {
-        match self.value {
-            DeValue::Boolean(flag) => Some(*flag),
-            other => self.wrong(other, "true or false"),
-        }
+        self.value.as_bool().or_else(|| self.wrong("true or false"))
     }
 
     /// The value as a whole number from 0.
     pub(crate) fn number(&self) -> Option<u64> {
-        match self.value {
-            DeValue::Integer(number) => {
-                let read = u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
-                if read.is_none() {
-                    self.problem("must be a whole number from 0");
-                }
-                read
-            }
-            other => self.wrong(other, "a whole number"),
+        let number = self.value.as_integer().or_else(|| self.wrong("a whole number"))?;
+        let read = u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
+        if read.is_none() {
+            self.problem("must be a whole number from 0");
         }
+        read
     }
 
     /// The items of an array.
-    pub(crate) fn items(&self) -> Vec<Field<'s, 'a>> {
-        match self.value {
-            DeValue::Array(items) => items
-                .iter()
-                .enumerate()
-                .map(|(n, item)| Field {
-                    source: self.source,
-                    value: item.get_ref(),
-                    path: format!("{}[{}]", self.path, n + 1),
-                    shape: format!("{}[]", self.shape),
-                    span: item.span(),
-                })
-                .collect(),
-            other => {
-                self.wrong::<()>(other, "a list in brackets");
-                Vec::new()
-            }
-        }
+    pub(crate) fn items(&self) -> Vec<Self> {
+        let Some(items) = self.value.as_array().or_else(|| self.wrong("a list in brackets")) else {
+            return Vec::new();
+        };
+        let item = |(n, item): (usize, &'s Spanned<DeValue<'a>>)| Self {
+            source: self.source,
+            value: item.get_ref(),
+            path: format!("{}[{}]", self.path, n + 1),
+            shape: format!("{}[]", self.shape),
+            span: item.span(),
+        };
+        items.iter().enumerate().map(item).collect()
     }
 
     /// A list of texts, or one text for a list of one.
     pub(crate) fn texts(&self) -> Vec<&'s str> {
-        match self.value {
-            DeValue::String(text) => vec![text.as_ref()],
-            _ => self.items().iter().filter_map(Self::text).collect(),
-        }
+        self.one_or_many().iter().filter_map(Self::text).collect()
     }
 
     /// A list, or one value for a list of one.
-    pub(crate) fn one_or_many(&self) -> Vec<Field<'s, 'a>> {
+    pub(crate) fn one_or_many(&self) -> Vec<Self> {
         if self.value.is_array() { self.items() } else { vec![self.clone()] }
     }
 
     /// The value as a table.
     pub(crate) fn section(&self) -> Section<'s, 'a> {
-        let table = match self.value {
-            DeValue::Table(table) => Some(table),
-            other => self.wrong(other, "a table"),
-        };
+        let table = self.value.as_table().or_else(|| self.wrong("a table"));
         Section {
             source: self.source,
             table,
@@ -292,8 +270,9 @@ impl<'s, 'a> Field<'s, 'a> {
         found
     }
 
-    fn wrong<T>(&self, value: &DeValue<'_>, wanted: &str) -> Option<T> {
-        self.problem(format!("is {} {}; write {wanted}", article(value.type_str()), value.type_str()));
+    fn wrong<T>(&self, wanted: &str) -> Option<T> {
+        let found = self.value.type_str();
+        self.problem(format!("is {} {found}; write {wanted}", article(found)));
         None
     }
 }

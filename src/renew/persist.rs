@@ -53,31 +53,28 @@ struct Written {
 
 #[derive(Serialize, Deserialize)]
 enum WrittenSlot {
-    Issued {
-        access: String,
-        refresh: String,
-        rotated: bool,
-        session: Option<String>,
-        access_expires: Option<UnixTime>,
-        refresh_expires: Option<UnixTime>,
-        received_at: UnixTime,
-        family: String,
-        started_at: UnixTime,
-        subject: Option<String>,
-        next: String,
-        confirmed: Option<UnixTime>,
-        delivered: Option<UnixTime>,
-        older_set: Option<UnixTime>,
-        ends: UnixTime,
-    },
-    Refused {
-        reason: String,
-        ends: UnixTime,
-    },
-    Unknown {
-        not_before: UnixTime,
-        ends: UnixTime,
-    },
+    Issued(Box<WrittenEntry>),
+    Refused { reason: String, ends: UnixTime },
+    Unknown { not_before: UnixTime, ends: UnixTime },
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenEntry {
+    access: String,
+    refresh: String,
+    rotated: bool,
+    session: Option<String>,
+    access_expires: Option<UnixTime>,
+    refresh_expires: Option<UnixTime>,
+    received_at: UnixTime,
+    family: String,
+    started_at: UnixTime,
+    subject: Option<String>,
+    next: String,
+    confirmed: Option<UnixTime>,
+    delivered: Option<UnixTime>,
+    older_set: Option<UnixTime>,
+    ends: UnixTime,
 }
 
 /// Writes everything that is remembered, readable by this user only, in one step.
@@ -137,7 +134,7 @@ fn put_down(slot: &Slot) -> WrittenSlot {
     match slot {
         Slot::Issued(Entry { issued, next, delivered, confirmed, older_set, ends }) => {
             let Issued { tokens, lineage, .. } = &**issued;
-            WrittenSlot::Issued {
+            WrittenSlot::Issued(Box::new(WrittenEntry {
                 access: tokens.access.expose().to_owned(),
                 refresh: tokens.refresh.expose().to_owned(),
                 rotated: tokens.rotated,
@@ -153,7 +150,7 @@ fn put_down(slot: &Slot) -> WrittenSlot {
                 delivered: *delivered,
                 older_set: *older_set,
                 ends: *ends,
-            }
+            }))
         }
         Slot::Refused { reason, ends, .. } => {
             WrittenSlot::Refused { reason: reason.word().to_owned(), ends: *ends }
@@ -164,35 +161,30 @@ fn put_down(slot: &Slot) -> WrittenSlot {
 
 fn take_up(presented: SessionKey, slot: WrittenSlot) -> Option<Slot> {
     Some(match slot {
-        WrittenSlot::Issued {
-            access,
-            refresh,
-            rotated,
-            session,
-            access_expires,
-            refresh_expires,
-            received_at,
-            family,
-            started_at,
-            subject,
-            next,
-            confirmed,
-            delivered,
-            older_set,
-            ends,
-        } => {
+        WrittenSlot::Issued(written) => {
+            let written = *written;
             let tokens = TokenSet {
-                access: AccessToken::parse(&access)?,
-                refresh: RefreshToken::parse(&refresh)?,
-                rotated,
-                session: session.as_deref().and_then(SessionId::parse),
-                access_expires,
-                refresh_expires,
-                received_at,
+                access: AccessToken::parse(&written.access)?,
+                refresh: RefreshToken::parse(&written.refresh)?,
+                rotated: written.rotated,
+                session: written.session.as_deref().and_then(SessionId::parse),
+                access_expires: written.access_expires,
+                refresh_expires: written.refresh_expires,
+                received_at: written.received_at,
             };
-            let lineage = Lineage { family: key(&family)?, started_at, subject };
-            let issued = std::sync::Arc::new(Issued { tokens, presented, lineage });
-            Slot::Issued(Entry { issued, next: key(&next)?, delivered, confirmed, older_set, ends })
+            let lineage = Lineage {
+                family: key(&written.family)?,
+                started_at: written.started_at,
+                subject: written.subject,
+            };
+            Slot::Issued(Entry {
+                issued: std::sync::Arc::new(Issued { tokens, presented, lineage }),
+                next: key(&written.next)?,
+                delivered: written.delivered,
+                confirmed: written.confirmed,
+                older_set: written.older_set,
+                ends: written.ends,
+            })
         }
         WrittenSlot::Refused { reason, ends } => {
             let reason = [RefusalReason::ByBackend, RefusalReason::SubjectChanged, RefusalReason::SignedOut]

@@ -54,8 +54,18 @@ pub struct Presented {
     pub notes: KnownNotes,
     /// The returns from login that were counted.
     pub returns: Option<String>,
-    /// One of our names came with different values: whose session this is cannot be told, so it is none.
-    pub conflict: bool,
+    /// Whether our cookies agree with each other.
+    pub copies: Copies,
+}
+
+/// Whether each of our names came with one value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Copies {
+    /// It did.
+    #[default]
+    Agree,
+    /// One came with different values: whose session this is cannot be told, so it is none.
+    Differ,
 }
 
 /// Our notes about the presented session.
@@ -90,8 +100,8 @@ pub fn read(headers: &HeaderMap, names: &CookieNames) -> Presented {
             found.take(name, value, names);
         }
     }
-    if found.conflict {
-        return Presented { returns: text(found.returns), conflict: true, ..Presented::default() };
+    if found.copies == Copies::Differ {
+        return Presented { returns: text(found.returns), copies: Copies::Differ, ..Presented::default() };
     }
     Presented {
         access: text(found.access).and_then(|t| AccessToken::parse(&t)),
@@ -100,7 +110,7 @@ pub fn read(headers: &HeaderMap, names: &CookieNames) -> Presented {
         sealed_notes: text(found.notes),
         notes: KnownNotes::None,
         returns: text(found.returns),
-        conflict: false,
+        copies: Copies::Agree,
     }
 }
 
@@ -133,7 +143,7 @@ struct Found<'a> {
     session: Option<&'a [u8]>,
     notes: Option<&'a [u8]>,
     returns: Option<&'a [u8]>,
-    conflict: bool,
+    copies: Copies,
 }
 
 impl<'a> Found<'a> {
@@ -156,7 +166,7 @@ impl<'a> Found<'a> {
             None => *slot = Some(value),
             Some(earlier) if *earlier == value => {}
             Some(_) if is(&names.returns) => {}
-            Some(_) => self.conflict = true,
+            Some(_) => self.copies = Copies::Differ,
         }
     }
 }
@@ -214,7 +224,7 @@ mod tests {
         assert_eq!(got.access, AccessToken::parse("AT"));
         assert_eq!(got.refresh, RefreshToken::parse("RT"));
         assert_eq!(got.session, SessionId::parse("65f"));
-        assert!(!got.conflict);
+        assert_eq!(got.copies, Copies::Agree);
     }
 
     #[test]
@@ -233,11 +243,11 @@ mod tests {
     #[test]
     fn two_values_under_one_name_are_no_session() {
         let got = read(&head(&["access_token=A; refresh_token=R; access_token=B"]), &names());
-        assert!(got.conflict);
+        assert_eq!(got.copies, Copies::Differ);
         assert_eq!((got.access, got.refresh), (None, None));
         let same = read(&head(&["access_token=A; refresh_token=R; access_token=A"]), &names());
-        assert!(!same.conflict);
-        assert!(read(&head(&["refresh_token=R", "refresh_token="]), &names()).conflict);
+        assert_eq!(same.copies, Copies::Agree);
+        assert_eq!(read(&head(&["refresh_token=R", "refresh_token="]), &names()).copies, Copies::Differ);
     }
 
     #[test]

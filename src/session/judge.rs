@@ -19,7 +19,7 @@ use crate::outcome::{
     BackendFault, Capabilities, Freshness, RenewOutcome, SessionKey, TokenFault, TokenState,
 };
 use crate::session::Sessions;
-use crate::session::cookies::{KnownNotes, Presented};
+use crate::session::cookies::{Copies, KnownNotes, Presented};
 use crate::session::seal::{SessionKeys, WithAccess};
 use crate::token::Pair;
 use crate::verdict::{Caller, CookieChange, Decline, LoginReason, Verdict};
@@ -160,7 +160,7 @@ fn judge_dead(need: &Need, asker: Asker, presented: &Presented, dead: &Dead, pol
         Some(request) => Judgement::Renew(request),
         None => {
             let reason = match dead {
-                _ if presented.conflict => LoginReason::TwoCookies,
+                _ if presented.copies == Copies::Differ => LoginReason::TwoCookies,
                 Dead::Absent => LoginReason::NoSession,
                 Dead::Expired(_) => LoginReason::Over,
                 Dead::Invalid(fault) => LoginReason::BadToken(*fault),

@@ -1,0 +1,142 @@
+//! Step 6: from an admitted request to the upstream's answer.
+//! In: request, caller. Out: the answer, or one of our own where there is none. Errors: none. I/O: the upstream.
+
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::access_log;
+use crate::body::{Early, Limited, ReplyBody};
+use crate::forward::{ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Via, clean};
+use crate::gateway::{App, Asked, Gateway, malformed};
+use crate::reply;
+use crate::route::CookieRule;
+use crate::session::cookies;
+use crate::verdict::Caller;
+
+impl Gateway {
+    /// Step 6: cleans the request, says who asks, and sends it.
+    pub(super) async fn forward(
+        &self,
+        asked: &Asked<'_>,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Response<ReplyBody> {
+        let Some(app) = self.0.apps.get(asked.route.index) else {
+            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
+        };
+        let (mut head, body) = request.into_parts();
+        if declared_length(&head).is_some_and(|length| length > app.body.size) {
+            return too_large(asked);
+        }
+        if asked.route.rule.cookies == CookieRule::Strip {
+            cookies::strip(&mut head.headers, self.0.sessions.carrier.names());
+        }
+        let told = match self.told(app, caller) {
+            Ok(told) => told,
+            Err(fault) => {
+                tracing::warn!(%fault, request_id = asked.request_id, "a user cannot be named to the upstream");
+                return reply::forbidden(
+                    "Your account cannot be passed on to this application.",
+                    asked.reader(),
+                );
+            }
+        };
+        let body = Limited::new(body, app.body.clone());
+        let Some(via) = via(asked) else {
+            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
+        };
+        let cleaned = match clean(head, &app.owned, &app.parameters) {
+            Ok(cleaned) => cleaned,
+            Err(fault) => return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id),
+        };
+        match app.upstream.send(cleaned.for_caller(told, &via, body), app.host).await {
+            Ok(response) => self.returned(asked, response),
+            Err(error) => failed(asked, &error),
+        }
+    }
+
+    /// The headers that name the caller, and hand on the access token where the app wants it.
+    fn told(&self, app: &App, caller: &Caller) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
+        let Caller::Known(identity, access) = caller else { return Ok(Vec::new()) };
+        let mut told = self.0.identity.render(identity)?;
+        let (name, text) = match app.token {
+            TokenHeader::None => return Ok(told),
+            TokenHeader::XAccessToken => {
+                (HeaderName::from_static("x-access-token"), access.expose().to_owned())
+            }
+            TokenHeader::Bearer => (http::header::AUTHORIZATION, format!("Bearer {}", access.expose())),
+        };
+        if let Ok(mut value) = HeaderValue::try_from(text) {
+            value.set_sensitive(true);
+            told.push((name, value));
+        }
+        Ok(told)
+    }
+
+    /// The upstream's answer, without cookies that are ours to set.
+    fn returned(&self, asked: &Asked<'_>, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+        let names = self.0.sessions.carrier.names();
+        if asked.route.rule.cookies == CookieRule::Strip {
+            reply::drop_own_cookies(response.headers_mut(), |name| names.owns(name));
+        }
+        response
+    }
+}
+
+/// How the request came, as the upstream is told. `None` where an origin is no authority: the settings are checked for that.
+fn via(asked: &Asked<'_>) -> Option<Via> {
+    let origin = &asked.route.site.origin;
+    let (peer_ip, earlier) = match asked.hops.proxies.split_last() {
+        None => (asked.hops.client, None),
+        Some((peer, between)) => {
+            let chain = std::iter::once(asked.hops.client).chain(between.iter().copied()).collect();
+            (*peer, Some(ForwardedChain::new(chain)))
+        }
+    };
+    Some(Via {
+        client_ip: asked.hops.client,
+        peer_ip,
+        earlier,
+        scheme: origin.scheme().as_str().parse().ok()?,
+        authority: origin.authority().parse().ok()?,
+        port: origin.port(),
+        request_id: HeaderValue::from_str(&asked.request_id).ok()?,
+        trace: NewTrace { trace_id: asked.trace.0, span_id: asked.trace.1, sampled: Sampled::No },
+    })
+}
+
+fn declared_length(head: &http::request::Parts) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(asked: &Asked<'_>) -> Response<ReplyBody> {
+    let detail = "The request's body is larger than this server takes.";
+    let mut response = reply::plain(StatusCode::PAYLOAD_TOO_LARGE, "Too large", detail, asked.reader());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn failed(asked: &Asked<'_>, error: &ForwardError) -> Response<ReplyBody> {
+    let (status, title, detail) = match error {
+        ForwardError::Body(Early::TooLarge) => return too_large(asked),
+        ForwardError::Body(Early::Stalled | Early::Cut) => (
+            StatusCode::REQUEST_TIMEOUT,
+            "Request incomplete",
+            "The rest of the request did not come in time.",
+        ),
+        ForwardError::HeadTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "No answer in time",
+            "The application behind this site takes too long.",
+        ),
+        ForwardError::Connect(_) | ForwardError::Broken(_) | ForwardError::Unasked(_) => {
+            (StatusCode::BAD_GATEWAY, "No answer", "The application behind this site cannot be reached.")
+        }
+    };
+    if status.is_server_error() {
+        let cause = access_log::chain(error);
+        tracing::warn!(cause, request_id = asked.request_id, site = asked.route.site.host, "upstream");
+    }
+    reply::plain(status, title, detail, asked.reader())
+}

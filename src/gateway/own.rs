@@ -1,0 +1,119 @@
+//! The paths that the gateway answers itself, on every site: `POST /.doorkeep/sign-out`.
+//! In: a request below `/.doorkeep/`. Out: a response. Errors: none. I/O: the session backend.
+
+use http::header::{ALLOW, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::access_log::Visit;
+use crate::body::ReplyBody;
+use crate::gateway::declined;
+use crate::gateway::{Asked, Gateway};
+use crate::outcome::{Revocation, TokenState};
+use crate::renew::Liveness;
+use crate::reply;
+use crate::route::{CrossSite, Csrf, cross_site, return_target};
+use crate::session::cookies::Presented;
+use crate::token::Ending;
+
+/// Where they begin.
+const OWN_PATHS: &str = "/.doorkeep/";
+
+impl Gateway {
+    /// Requests for the gateway itself.
+    pub(super) async fn answer_own(
+        &self,
+        asked: &Asked<'_>,
+        request: &Request<Incoming>,
+        visit: &mut Visit,
+    ) -> Option<Response<ReplyBody>> {
+        if !asked.target.path().starts_with(OWN_PATHS) {
+            return None;
+        }
+        if asked.target.path() != "/.doorkeep/sign-out" {
+            return Some(reply::plain(
+                StatusCode::NOT_FOUND,
+                "Not found",
+                "There is nothing here.",
+                asked.reader(),
+            ));
+        }
+        if request.method() != Method::POST {
+            let detail = "Signing out takes a POST: a form's button, not a link.";
+            let mut response = reply::plain(StatusCode::METHOD_NOT_ALLOWED, "Not so", detail, asked.reader());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return Some(response);
+        }
+        let csrf = asked.route.rule.csrf.max(Csrf::CrossSite);
+        if cross_site(request.method(), request.headers(), asked.asker, asked.route.site, csrf)
+            == CrossSite::Refused
+        {
+            let detail = "Another site's page asked for this. Open this site itself and sign out there.";
+            return Some(reply::forbidden(detail, asked.reader()));
+        }
+        visit.verdict = "sign_out";
+        Some(self.sign_out(asked, request).await)
+    }
+
+    async fn sign_out(&self, asked: &Asked<'_>, request: &Request<Incoming>) -> Response<ReplyBody> {
+        let sessions = &self.0.sessions;
+        let host = &asked.route.site.host;
+        let (presented, state, _) = sessions.look(request.headers(), host, self.0.clock.now());
+        let revocation = self.revoke(&presented, &state, host).await;
+        if let Revocation::Unavailable(fault) = revocation {
+            tracing::warn!(%fault, request_id = asked.request_id, "a sign-out was not confirmed by the session backend");
+            let detail = "Signing out did not work: the session backend gives no answer. You are still signed in; try again.";
+            let mut response =
+                reply::plain(StatusCode::SERVICE_UNAVAILABLE, "Still signed in", detail, asked.reader());
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(declined::RETRY_AFTER.as_secs()));
+            return response;
+        }
+        let wanted = asked.target.query().and_then(|query| {
+            url::form_urlencoded::parse(query.as_bytes())
+                .find(|(name, _)| name == "return")
+                .map(|(_, value)| value)
+        });
+        let to =
+            wanted.and_then(|text| return_target(&text, asked.route.site)).unwrap_or_else(|| "/".to_owned());
+        let mut response = if asked.asker.sees_pages() {
+            reply::redirect(StatusCode::SEE_OTHER, &to)
+        } else {
+            reply::bare(StatusCode::NO_CONTENT)
+        };
+        for line in sessions.carrier.clear() {
+            response.headers_mut().append(SET_COOKIE, line);
+        }
+        response
+    }
+
+    async fn revoke(&self, presented: &Presented, state: &TokenState, host: &str) -> Revocation {
+        let live = match state {
+            TokenState::Live(..) => Liveness::Live,
+            TokenState::Absent
+            | TokenState::Expired(_)
+            | TokenState::Invalid(_)
+            | TokenState::Unchecked(_) => Liveness::Over,
+        };
+        let sessions = &self.0.sessions;
+        match (sessions.sign_out_request(presented, state, host), state) {
+            (Some(request), _) => self.0.renewer.sign_out(request, live).await,
+            (None, TokenState::Live(who, _)) => {
+                let ending = Ending {
+                    refresh: None,
+                    access: presented.access.clone(),
+                    session: who.session().or(presented.session.as_ref()).cloned(),
+                    subject: Some(who.subject().to_owned()),
+                };
+                self.0.renewer.sign_out_bare(ending).await
+            }
+            // Nothing that the backend would know: what is left is to delete the cookies.
+            (
+                None,
+                TokenState::Absent
+                | TokenState::Expired(_)
+                | TokenState::Invalid(_)
+                | TokenState::Unchecked(_),
+            ) => Revocation::Ended,
+        }
+    }
+}
