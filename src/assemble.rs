@@ -160,7 +160,7 @@ fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Re
         Renewer::new(settings.renew, backend, Arc::clone(&sessions), Arc::clone(&clock), Arc::clone(&meters));
     let names: Vec<_> = settings.identity.headers.iter().map(|(name, _)| name.clone()).collect();
     let app = |site: &SiteSettings| -> Result<App, StartError> {
-        let headers = NameSet::new(believed.names.iter().copied(), believed.prefixes.iter().copied());
+        let headers = NameSet::headers_of(believed);
         let owned = Arc::new(OwnedNames::new(&names, headers, site.upstream.authorization));
         Ok(App {
             upstream: Upstream::new(&site.upstream, &settings.roots)?,
@@ -168,7 +168,7 @@ fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Re
             token: site.upstream.token,
             body: body_limits(&settings.listen, &owned),
             owned,
-            parameters: OwnedParameters::new(believed_parameters(believed)),
+            parameters: OwnedParameters::new(NameSet::parameters_of(believed)),
         })
     };
     Ok(Gateway::new(Parts {
@@ -188,12 +188,6 @@ fn body_limits(listen: &ListenSettings, owned: &Arc<OwnedNames>) -> BodyLimits {
     let owned = Arc::clone(owned);
     let trailers = Arc::new(move |name: &HeaderName| owned.trailer_is_clean(name));
     BodyLimits { idle: listen.body_idle, size: listen.body, trailers }
-}
-
-/// Query parameters that an app must not get from a client.
-fn believed_parameters(believed: Believed) -> NameSet {
-    let names = believed.names.iter().chain(believed.parameters).copied();
-    NameSet::new(names, believed.parameter_prefixes.iter().copied())
 }
 
 /// The wire to the session backend, and what services of its kind believe unverified.

@@ -16,3 +16,6 @@ pub use names::{Authorization, NameSet, OwnedNames, OwnedParameters, folded};
 pub use outbound::{ForwardedChain, Outbound, Via};
 pub use send::{ForwardError, HostRule, TokenHeader, Upstream, UpstreamSettings};
 pub use trace::{NewTrace, Sampled};
+
+#[cfg(test)]
+mod hostile;

@@ -5,6 +5,8 @@
 use http::HeaderName;
 use http::header::CONTENT_LENGTH;
 
+use crate::outcome::Believed;
+
 /// Names up to this length are folded without allocating.
 const ON_STACK: usize = 64;
 
@@ -73,6 +75,19 @@ impl NameSet {
         exact.sort_unstable();
         exact.dedup();
         Self { exact, prefixes: fold_all(&mut prefixes.into_iter()) }
+    }
+
+    /// Headers that an app's services believe without checking.
+    #[must_use]
+    pub fn headers_of(believed: Believed) -> Self {
+        Self::new(believed.names.iter().copied(), believed.prefixes.iter().copied())
+    }
+
+    /// Query parameters that an app's services believe without checking.
+    #[must_use]
+    pub fn parameters_of(believed: Believed) -> Self {
+        let names = believed.names.iter().chain(believed.parameters).copied();
+        Self::new(names, believed.parameter_prefixes.iter().copied())
     }
 
     /// Both sets.
@@ -195,10 +210,11 @@ const fn fold(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::directory::Directory;
 
     fn owned(authorization: Authorization) -> OwnedNames {
         let identity = [HeaderName::from_static("x-auth-user")];
-        OwnedNames::new(&identity, NameSet::directory_headers(), authorization)
+        OwnedNames::new(&identity, NameSet::headers_of(Directory::BELIEVED), authorization)
     }
 
     fn owns(name: &'static str) -> bool {

@@ -101,9 +101,10 @@ fn hex(hi: u8, lo: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::directory::Directory;
 
     fn cleaned(query: &str) -> String {
-        match clean_query(query, &NameSet::directory_parameters()) {
+        match clean_query(query, &NameSet::parameters_of(Directory::BELIEVED)) {
             CleanQuery::AsSent => query.to_owned(),
             CleanQuery::Changed(rest) => rest,
         }
@@ -173,7 +174,11 @@ mod tests {
             "accesstoken=1",
             "?a",
         ] {
-            assert_eq!(clean_query(query, &NameSet::directory_parameters()), CleanQuery::AsSent, "{query}");
+            assert_eq!(
+                clean_query(query, &NameSet::parameters_of(Directory::BELIEVED)),
+                CleanQuery::AsSent,
+                "{query}"
+            );
         }
         assert_eq!(clean_query("token=1", &NameSet::default()), CleanQuery::AsSent);
     }

@@ -46,6 +46,26 @@ const HABITS: [Habit; 12] = [
     },
 ];
 
+#[rustfmt::skip]
+const TOKENS: [&str; 60] = [
+    "/", "/", "/", "/", "admin", "admin", "pub", "pub", "api", "x", "ADMIN", "Pub", "a", "%61dmin",
+    "%70ub", "%41pi", "%2f", "%2F", "%5c", "\\", "//", "/./", "/../", "..", ".", "%2e", "%2e%2E", ".%2e",
+    "%252e", "%252f", "%25", ";", ";a=b", "%3b", "%00", "%23", "%3f", "%20", "%09", "%0a", "%", "%2",
+    "%u002f", "%u0061", "%25u002f", "%c0%af", "%c0%ae", "%e9", "%C3%BC", "\u{fc}", "~", "%7E", ":", "*",
+    "&", "=", "+", "%25%32%66", "%%32%66", "%252561",
+];
+
+const PATHS: [&str; 8] =
+    ["/admin/a", "/x", "/x/pub", "/pub/a", "/pub/admin/a", "/api/admin/a", "/api/x/a", "/pub/../admin/a"];
+
+#[rustfmt::skip]
+const RETURNS: [&str; 44] = [
+    "/", "/", "//", "\\", "a", "..", ".", "%2e", "%2f", "%5c", "?", "#", "@", ":", ";", " ", "\t", "\n",
+    "\r", "\0", "\u{7f}", "\u{85}", "\u{2028}", "\u{feff}", "\u{ff0f}", "\u{3002}", "\u{ad}", "https:",
+    "http:", "HTTPS://", "https://a.example", "https://b.example:8443", "a.example", "evil.example",
+    "u:p@", "javascript:", "data:", "%09", "%00", "[::1]", ":8443", "\u{fc}", "blob:", "//evil.example",
+];
+
 fn lossy(path: &[u8]) -> String {
     // Latin-1, so that no byte is lost.
     path.iter().map(|b| char::from(*b)).collect()
@@ -139,70 +159,26 @@ fn plainly<'a>(rules: &'a [Rule], default: &'a Rule, path: &[u8]) -> &'a Rule {
     rules.iter().filter(fits).max_by_key(closeness).unwrap_or(default)
 }
 
+/// Whole hostile paths, and paths of the rules with something hostile put in somewhere.
 fn hostile_path() -> impl Strategy<Value = String> {
-    let tokens = prop::sample::select(vec![
-        "/",
-        "/",
-        "/",
-        "/",
-        "admin",
-        "admin",
-        "pub",
-        "pub",
-        "api",
-        "x",
-        "ADMIN",
-        "Pub",
-        "a",
-        "%61dmin",
-        "%70ub",
-        "%41pi",
-        "%2f",
-        "%2F",
-        "%5c",
-        "\\",
-        "//",
-        "/./",
-        "/../",
-        "..",
-        ".",
-        "%2e",
-        "%2e%2E",
-        ".%2e",
-        "%252e",
-        "%252f",
-        "%25",
-        ";",
-        ";a=b",
-        "%3b",
-        "%00",
-        "%23",
-        "%3f",
-        "%20",
-        "%09",
-        "%0a",
-        "%",
-        "%2",
-        "%u002f",
-        "%u0061",
-        "%25u002f",
-        "%c0%af",
-        "%c0%ae",
-        "%e9",
-        "%C3%BC",
-        "\u{fc}",
-        "~",
-        "%7E",
-        ":",
-        "*",
-        "&",
-        "=",
-        "+",
-        "%25%32%66",
-        "%%32%66",
-        "%252561",
-    ]);
-    prop::collection::vec(tokens, 0..10).prop_map(|tokens| format!("/{}", tokens.concat()))
+    let token = || prop::sample::select(&TOKENS[..]);
+    let disturbed = (
+        prop::sample::select(&PATHS[..]),
+        prop::collection::vec((any::<prop::sample::Index>(), token()), 0..4),
+    );
+    prop_oneof![
+        prop::collection::vec(token(), 0..8).prop_map(|tokens| format!("/{}", tokens.concat())),
+        disturbed.prop_map(|(path, changes)| {
+            let mut path = path.to_owned();
+            for (at, token) in changes {
+                let at = (1..=path.len())
+                    .rev()
+                    .find(|i| *i <= 1 + at.index(path.len()) && path.is_char_boundary(*i));
+                path.insert_str(at.expect("the start is one"), token);
+            }
+            path
+        }),
+    ]
 }
 
 fn target(path: &str) -> Option<Target> {
@@ -308,57 +284,13 @@ fn covers(found: &Rule, wanted: &Rule) -> bool {
 }
 
 fn hostile_return() -> impl Strategy<Value = String> {
-    let tokens = prop::sample::select(vec![
-        "/",
-        "/",
-        "//",
-        "\\",
-        "a",
-        "..",
-        ".",
-        "%2e",
-        "%2f",
-        "%5c",
-        "?",
-        "#",
-        "@",
-        ":",
-        ";",
-        " ",
-        "\t",
-        "\n",
-        "\r",
-        "\0",
-        "\u{7f}",
-        "\u{85}",
-        "\u{2028}",
-        "\u{feff}",
-        "\u{ff0f}",
-        "\u{3002}",
-        "\u{ad}",
-        "https:",
-        "http:",
-        "HTTPS://",
-        "https://a.example",
-        "https://b.example:8443",
-        "a.example",
-        "evil.example",
-        "u:p@",
-        "javascript:",
-        "data:",
-        "%09",
-        "%00",
-        "[::1]",
-        ":8443",
-        "\u{fc}",
-        "blob:",
-        "//evil.example",
-    ]);
+    let tokens = || prop::collection::vec(prop::sample::select(&RETURNS[..]), 0..8).prop_map(|t| t.concat());
     prop_oneof![
-        prop::collection::vec(tokens.clone(), 0..8).prop_map(|t| t.concat()),
-        prop::collection::vec(tokens, 0..8).prop_map(|t| format!("/{}", t.concat())),
+        tokens(),
+        tokens().prop_map(|text| format!("/{text}")),
+        tokens().prop_map(|text| format!("https://a.example{text}")),
         any::<String>(),
-        any::<String>().prop_map(|s| format!("/{s}")),
-        any::<String>().prop_map(|s| format!("https://a.example{s}")),
+        any::<String>().prop_map(|text| format!("/{text}")),
+        any::<String>().prop_map(|text| format!("https://a.example{text}")),
     ]
 }

@@ -186,12 +186,12 @@ mod tests {
         Carrier::new(settings, Sealer::new(&[Secret::new(vec![1; 32])]))
     }
 
-    fn issued(rotated: bool, ends: Option<u64>) -> Issued {
+    fn issued(ends: Option<u64>) -> Issued {
         Issued {
             tokens: TokenSet {
                 access: AccessToken::parse("A2").expect("a token"),
                 refresh: RefreshToken::parse("R2").expect("a token"),
-                rotated,
+                rotated: true,
                 session: SessionId::parse("s1"),
                 access_expires: None,
                 refresh_expires: ends.map(UnixTime::from_secs),
@@ -213,8 +213,7 @@ mod tests {
     #[test]
     fn every_cookie_lives_as_long_as_the_refresh_token() {
         let carrier = carrier(Some("test.example"));
-        let values =
-            carrier.store(&issued(true, Some(1600)), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
+        let values = carrier.store(&issued(Some(1600)), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
         let lines = lines(&values);
         assert_eq!(lines.len(), 4);
         assert!(lines[0].starts_with("at=A2; "), "{}", lines[0]);
@@ -232,8 +231,9 @@ mod tests {
 
     #[test]
     fn a_refresh_token_that_does_not_rotate_is_not_set_again() {
-        let values =
-            carrier(None).store(&issued(false, None), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
+        let mut issued = issued(None);
+        issued.tokens.rotated = false;
+        let values = carrier(None).store(&issued, SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
         let lines = lines(&values);
         assert!(!lines.iter().any(|line| line.starts_with("rt=")));
         assert!(lines.iter().all(|line| line.contains("Max-Age=3600") && !line.contains("Domain")));
@@ -243,7 +243,7 @@ mod tests {
     fn notes_are_believed_beside_their_own_tokens_only() {
         let carrier = carrier(None);
         let about = SessionKey([3; 32]);
-        let values = carrier.store(&issued(true, None), about, "a", UnixTime::from_secs(1000));
+        let values = carrier.store(&issued(None), about, "a", UnixTime::from_secs(1000));
         let line = lines(&values)[3];
         let text = line.split(['=', ';']).nth(1).expect("a value");
         assert!(carrier.open_notes(text, "a", about).is_some());

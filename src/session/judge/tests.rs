@@ -44,12 +44,12 @@ fn who(role: &str) -> Identity {
     )
 }
 
-/// What the cookies hold: access, refresh, session id.
-fn cookies(access: bool, refresh: bool, session: bool) -> Presented {
+/// What the cookies hold: `a`ccess token, `r`efresh token, `s`ession id.
+fn cookies(held: &str) -> Presented {
     Presented {
-        access: access.then(|| AccessToken::parse("A1").expect("a token")),
-        refresh: refresh.then(|| RefreshToken::parse("R1").expect("a token")),
-        session: session.then(|| SessionId::parse("from-cookie").expect("an id")),
+        access: held.contains('a').then(|| AccessToken::parse("A1").expect("a token")),
+        refresh: held.contains('r').then(|| RefreshToken::parse("R1").expect("a token")),
+        session: held.contains('s').then(|| SessionId::parse("from-cookie").expect("an id")),
         ..Presented::default()
     }
 }
@@ -63,14 +63,8 @@ const BOTH: [Access; 2] = [Access::Optional, Access::Required];
 #[test]
 fn live_and_fresh_is_admitted_with_or_without_a_refresh_token() {
     for access in BOTH {
-        for refresh in [true, false] {
-            let got = judge(
-                &need(access),
-                Asker::Script,
-                &cookies(true, refresh, true),
-                live(Freshness::Fresh),
-                &policy(),
-            );
+        for held in ["ars", "as"] {
+            let got = judge(&need(access), Asker::Script, &cookies(held), live(Freshness::Fresh), &policy());
             let Judgement::Settled(Verdict::Admit(Caller::Known(id, _), CookieChange::Keep)) = got else {
                 panic!("{got:?}")
             };
@@ -81,13 +75,7 @@ fn live_and_fresh_is_admitted_with_or_without_a_refresh_token() {
 
 #[test]
 fn due_without_a_refresh_token_is_admitted_and_nothing_else() {
-    let got = judge(
-        &need(Access::Required),
-        Asker::Script,
-        &cookies(true, false, true),
-        live(Freshness::Due),
-        &policy(),
-    );
+    let got = judge(&need(Access::Required), Asker::Script, &cookies("as"), live(Freshness::Due), &policy());
     assert!(
         matches!(got, Judgement::Settled(Verdict::Admit(Caller::Known(..), CookieChange::Keep))),
         "{got:?}"
@@ -97,8 +85,7 @@ fn due_without_a_refresh_token_is_admitted_and_nothing_else() {
 #[test]
 fn due_with_a_refresh_token_is_admitted_with_a_flight_beside() {
     for access in BOTH {
-        let got =
-            judge(&need(access), Asker::Script, &cookies(true, true, true), live(Freshness::Due), &policy());
+        let got = judge(&need(access), Asker::Script, &cookies("ars"), live(Freshness::Due), &policy());
         let Judgement::Beside(Verdict::Admit(Caller::Known(..), CookieChange::Keep), request) = got else {
             panic!("{got:?}")
         };
@@ -117,7 +104,7 @@ fn an_unmet_requirement_is_forbidden_without_renewal() {
     for access in BOTH {
         for freshness in [Freshness::Fresh, Freshness::Due] {
             let need = Need { access, require: admins() };
-            let got = judge(&need, Asker::Navigation, &cookies(true, true, true), live(freshness), &policy());
+            let got = judge(&need, Asker::Navigation, &cookies("ars"), live(freshness), &policy());
             let wanted = Verdict::Decline(Decline::Forbidden("role".into()), CookieChange::Keep);
             assert_eq!(got, Judgement::Settled(wanted));
         }
@@ -130,8 +117,7 @@ fn what_is_not_live_is_renewed_where_a_refresh_token_came_with_all_its_wire_pres
         [TokenState::Absent, TokenState::Expired(who("clerk")), TokenState::Invalid(TokenFault::Signature)];
     for access in BOTH {
         for state in &states {
-            let got =
-                judge(&need(access), Asker::Navigation, &cookies(true, true, true), state.clone(), &policy());
+            let got = judge(&need(access), Asker::Navigation, &cookies("ars"), state.clone(), &policy());
             let Judgement::Renew(request) = got else { panic!("{got:?}") };
             let expired = matches!(state, TokenState::Expired(_));
             assert_eq!(
@@ -144,20 +130,15 @@ fn what_is_not_live_is_renewed_where_a_refresh_token_came_with_all_its_wire_pres
             assert_eq!(request.blind, Blind::Allowed);
         }
     }
-    let by_script = judge(
-        &need(Access::Required),
-        Asker::Script,
-        &cookies(false, true, true),
-        TokenState::Absent,
-        &policy(),
-    );
+    let by_script =
+        judge(&need(Access::Required), Asker::Script, &cookies("rs"), TokenState::Absent, &policy());
     let Judgement::Renew(request) = by_script else { panic!("{by_script:?}") };
     assert_eq!(request.blind, Blind::Refused);
 }
 
 #[test]
 fn without_a_refresh_token_or_its_companion_nobody_is_asked() {
-    for presented in [cookies(true, false, true), cookies(true, true, false)] {
+    for presented in [cookies("as"), cookies("ar")] {
         for (state, reason) in [
             (TokenState::Absent, LoginReason::NoSession),
             (TokenState::Invalid(TokenFault::Issuer), LoginReason::BadToken(TokenFault::Issuer)),
@@ -176,7 +157,7 @@ fn an_expired_token_alone_asks_for_a_login() {
     let got = judge(
         &need(Access::Required),
         Asker::Script,
-        &cookies(true, false, true),
+        &cookies("as"),
         TokenState::Expired(who("clerk")),
         &policy(),
     );
@@ -187,7 +168,7 @@ fn an_expired_token_alone_asks_for_a_login() {
 #[test]
 fn what_cannot_be_checked_now_keeps_the_session() {
     let fault = BackendFault::Connect;
-    let presented = cookies(true, true, true);
+    let presented = cookies("ars");
     let state = TokenState::Unchecked(fault.clone());
     let got = judge(&need(Access::Required), Asker::Navigation, &presented, state.clone(), &policy());
     let unavailable = Verdict::Decline(Decline::Unavailable(fault), CookieChange::Keep);
@@ -199,7 +180,7 @@ fn what_cannot_be_checked_now_keeps_the_session() {
 #[test]
 fn where_somebody_else_renews_nothing_is_presented() {
     let never = Policy { mode: RenewMode::Never, ..policy() };
-    let presented = cookies(true, true, true);
+    let presented = cookies("ars");
     let got = judge(&need(Access::Required), Asker::Script, &presented, live(Freshness::Due), &never);
     assert!(matches!(got, Judgement::Settled(Verdict::Admit(..))), "{got:?}");
     let expired = TokenState::Expired(who("clerk"));
@@ -212,7 +193,7 @@ fn where_somebody_else_renews_nothing_is_presented() {
 fn a_wire_that_presents_the_access_token_presents_a_genuine_one() {
     let mut wire = policy();
     wire.capabilities.needs_access = true;
-    let presented = cookies(true, true, true);
+    let presented = cookies("ars");
     let tampered = TokenState::Invalid(TokenFault::Signature);
     let got = judge(&need(Access::Required), Asker::Navigation, &presented, tampered, &wire);
     assert!(matches!(got, Judgement::Settled(Verdict::Decline(Decline::Login(_), CookieChange::Keep))));

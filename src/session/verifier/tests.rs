@@ -156,12 +156,15 @@ fn a_claim_of_the_wrong_type_is_a_refusal() {
     }
 }
 
-#[test]
-fn issuer_audience_start_and_subject_are_exact() {
-    let fault = |rules: TokenRules, token: &AccessToken| match verify(rules, token) {
+fn fault(rules: TokenRules, token: &AccessToken) -> Option<TokenFault> {
+    match verify(rules, token) {
         Verified::Invalid(fault) => Some(fault),
         Verified::Live(_) | Verified::Expired(_) => None,
-    };
+    }
+}
+
+#[test]
+fn issuer_and_audience_are_exact() {
     let issuer = |text: &str| TokenRules { issuer: Some(text.into()), ..rules() };
     assert_eq!(fault(issuer("id"), &with(|_| ())), None);
     assert_eq!(fault(issuer("ID"), &with(|_| ())), Some(TokenFault::Issuer));
@@ -195,6 +198,10 @@ fn issuer_audience_start_and_subject_are_exact() {
         ),
         Some(TokenFault::Audience)
     );
+}
+
+#[test]
+fn start_subject_and_size_are_checked() {
     assert_eq!(
         fault(
             rules(),
