@@ -131,8 +131,9 @@ fn site(section: &Section<'_, '_>) -> Option<SiteSettings> {
 }
 
 fn upstream(section: &Section<'_, '_>) -> Option<UpstreamSettings> {
-    let servers = section.need("upstream", "[\"http://127.0.0.1:8000\"]")?;
-    let servers: Option<Vec<_>> = servers.one_or_many().iter().map(base_url).collect();
+    let servers: Option<Vec<_>> = section
+        .need("upstream", "[\"http://127.0.0.1:8000\"]")
+        .and_then(|field| field.one_or_many().iter().map(base_url).collect());
     let span =
         |key: &str, default: Duration| section.take(key).and_then(|f| value::duration(&f)).unwrap_or(default);
     let hosts = [("origin", HostRule::Origin), ("upstream", HostRule::Upstream)];
@@ -192,6 +193,14 @@ fn rule(section: &Section<'_, '_>, site_csrf: Csrf) -> Option<Rule> {
         [("public", None), ("optional", Some(Access::Optional)), ("required", Some(Access::Required))];
     let access = section.take("access").and_then(|f| f.word(&words)).unwrap_or(Some(Access::Required));
     let require = require(&section.section("require"));
+    let csrf = section.take("csrf").and_then(|f| csrf(&f)).unwrap_or(site_csrf);
+    let preflights = [("answer", Preflight::Answer), ("upstream", Preflight::Upstream)];
+    let preflight = section.take("preflight").and_then(|f| f.word(&preflights)).unwrap_or(Preflight::Answer);
+    let caches = [("private", CacheRule::Private), ("upstream", CacheRule::Upstream)];
+    let cache = section.take("cache").and_then(|f| f.word(&caches)).unwrap_or(CacheRule::Private);
+    let cookies = [("strip", CookieRule::Strip), ("pass", CookieRule::Pass)];
+    let cookies = section.take("cookies").and_then(|f| f.word(&cookies)).unwrap_or(CookieRule::Strip);
+    section.finish();
     let access = match (access, require.is_empty()) {
         (None, true) => RuleAccess::Public,
         (None, false) => {
@@ -200,21 +209,7 @@ fn rule(section: &Section<'_, '_>, site_csrf: Csrf) -> Option<Rule> {
         }
         (Some(access), _) => RuleAccess::Session(Need { access, require }),
     };
-    let csrf = section.take("csrf").and_then(|f| csrf(&f)).unwrap_or(site_csrf);
-    let preflights = [("answer", Preflight::Answer), ("upstream", Preflight::Upstream)];
-    let caches = [("private", CacheRule::Private), ("upstream", CacheRule::Upstream)];
-    let cookies = [("strip", CookieRule::Strip), ("pass", CookieRule::Pass)];
-    let rule = Rule {
-        name,
-        pattern: pattern?,
-        access,
-        csrf,
-        preflight: section.take("preflight").and_then(|f| f.word(&preflights)).unwrap_or(Preflight::Answer),
-        cache: section.take("cache").and_then(|f| f.word(&caches)).unwrap_or(CacheRule::Private),
-        cookies: section.take("cookies").and_then(|f| f.word(&cookies)).unwrap_or(CookieRule::Strip),
-    };
-    section.finish();
-    Some(rule)
+    Some(Rule { name, pattern: pattern?, access, csrf, preflight, cache, cookies })
 }
 
 /// The rule for paths that no other names is the site's own: a session is required, with the site's `csrf`.
