@@ -151,10 +151,10 @@ proptest! {
 const HARMLESS: [&str; 5] = ["a1=", "tokens=", "x[token]=", "role=", "q=%2e%2"];
 
 #[rustfmt::skip]
-const PIECES: [&str; 38] = [
+const PIECES: [&str; 40] = [
     "token", "access-token", "access_token", "access.token", "role-key", "role_", "session-id", "tenant.code", "Token",
     "t%6fken", "%74oken", "%u0074oken", "access", "_token", "-token", "tok", "en", "[", "]", "%5b", "%5D", "[]", "[x]", "%00",
-    "+", "%20", "%09", "%", "%2", "=", "%3d", "%26", "%3b", "?", "x", "a1", "%25", "'",
+    "+", "%20", "%09", "%", "%2", "=", "%3d", "%26", "%3b", "?", "x", "a1", "access[token", "role%5bkey", "%25", "'",
 ];
 
 fn piece() -> impl Strategy<Value = (String, String, &'static str)> {

@@ -2,9 +2,8 @@
 //! In: verified claims. Out: header lines. Errors: [`HeaderFault`], the request is refused. I/O: none.
 //! Source: RFC 9110 §5.5 (field values); RFC 3986 §2.1 (escapes).
 
-use std::fmt::Write as _;
-
 use http::{HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::identity::Identity;
@@ -100,10 +99,7 @@ fn escaped(text: &str, place: Place) -> String {
             written.push(c);
             continue;
         }
-        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-            let done = write!(written, "%{byte:02X}");
-            debug_assert!(done.is_ok(), "writing to a string");
-        }
+        written.extend(utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC));
     }
     written
 }

@@ -2,7 +2,7 @@
 //! In: [`Cleaned`], who asks, how they came. Out: [`Outbound`]. Errors: none. I/O: none.
 //! Source: RFC 7239 §4 and §6 (`Forwarded`); RFC 9110 §7.6.1 (`Connection`), §10.1.4 (`TE`); RFC 6455 §4.1 (handshake).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::IpAddr;
 
 use http::header::{CONNECTION, FORWARDED, HOST, TE, UPGRADE};
@@ -67,9 +67,9 @@ impl Cleaned {
     pub fn for_caller<B>(self, caller: Vec<(HeaderName, HeaderValue)>, via: &Via, body: B) -> Outbound<B> {
         let Self { method, target, mut headers, trace, trailers } = self;
         set_hops(&mut headers, via);
-        set(&mut headers, HOST, via.authority.as_str());
-        set(&mut headers, X_FORWARDED_HOST, via.authority.as_str());
-        set(&mut headers, X_FORWARDED_PROTO, via.scheme.as_str());
+        set(&mut headers, HOST, via.authority.to_string());
+        set(&mut headers, X_FORWARDED_HOST, via.authority.to_string());
+        set(&mut headers, X_FORWARDED_PROTO, via.scheme.to_string());
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(via.port));
         headers.insert(X_REQUEST_ID, via.request_id.clone());
         trace::set(&mut headers, trace, via.trace);
@@ -136,34 +136,38 @@ impl<B> fmt::Debug for Outbound<B> {
 
 fn set_hops(headers: &mut HeaderMap, via: &Via) {
     let earlier = via.earlier.iter().flat_map(|chain| &chain.0);
-    let hops: Vec<IpAddr> = earlier.chain([&via.peer_ip]).map(IpAddr::to_canonical).collect();
-    let plain: Vec<String> = hops.iter().map(ToString::to_string).collect();
-    set(headers, X_FORWARDED_FOR, &plain.join(", "));
-    set(headers, X_REAL_IP, &via.client_ip.to_canonical().to_string());
-    set(headers, FORWARDED, &forwarded(&hops, via));
+    let (mut addresses, mut elements) = (String::new(), String::new());
+    for hop in earlier.chain([&via.peer_ip]).map(IpAddr::to_canonical) {
+        if !addresses.is_empty() {
+            addresses.push_str(", ");
+            elements.push_str(", ");
+        }
+        let address = hop.to_string();
+        elements.push_str("for=");
+        // An IPv6 address is bracketed and quoted (RFC 7239 §6).
+        match hop {
+            IpAddr::V4(_) => elements.push_str(&address),
+            IpAddr::V6(_) => elements.extend(["\"[", &address, "]\""]),
+        }
+        addresses.push_str(&address);
+    }
+    // What we saw ourselves belongs to the last hop (RFC 7239 §4).
+    let host = via.authority.as_str();
+    let quote = if host.bytes().all(is_token_byte) { "" } else { "\"" };
+    elements.extend([";host=", quote, host, quote, ";proto=", via.scheme.as_str()]);
+    set(headers, X_FORWARDED_FOR, addresses);
+    set(headers, FORWARDED, elements);
+    set(headers, X_REAL_IP, via.client_ip.to_canonical().to_string());
 }
 
-/// `Forwarded`: one element for each hop, what we saw ourselves in the last (RFC 7239 §4).
-fn forwarded(hops: &[IpAddr], via: &Via) -> String {
-    let mut line = String::new();
-    for hop in hops {
-        let separator = if line.is_empty() { "" } else { ", " };
-        // An IPv6 address is bracketed and quoted (RFC 7239 §6).
-        let written = match hop {
-            IpAddr::V4(ip) => write!(line, "{separator}for={ip}"),
-            IpAddr::V6(ip) => write!(line, "{separator}for=\"[{ip}]\""),
-        };
-        debug_assert!(written.is_ok(), "writing to a string");
-    }
-    let host = via.authority.as_str();
-    let is_token = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    let quote = if is_token { "" } else { "\"" };
-    line + &format!(";host={quote}{host}{quote};proto={}", via.scheme)
+/// `tchar` of RFC 9110 §5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Sets a header, or deletes it where its value is none.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    match HeaderValue::try_from(value) {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
     }
