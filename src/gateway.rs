@@ -8,8 +8,8 @@ mod own;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, REFERER, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::access_log::{self, Visit};
@@ -133,6 +133,10 @@ impl Gateway {
         socket: SocketAddr,
         visit: &mut Visit,
     ) -> Response<ReplyBody> {
+        // RFC 9112 §3.2: HTTP/1.1 names its host in `Host`, whatever the request target says.
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+            return malformed(StatusCode::BAD_REQUEST, "the request names no host", &visit.request_id);
+        }
         let target = match Target::parse(request.method(), request.uri(), request.headers()) {
             Ok(target) => target,
             Err(fault) => return malformed(fault.status(), &fault.to_string(), &visit.request_id),

@@ -1,5 +1,7 @@
 //! Holds the direction of imports that the crate's documentation promises, and a few promises about the text itself.
 
+#![allow(clippy::expect_used, reason = "a test may fail where it stands")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! From cookies to a session, and back: what was presented, whether it is genuine, and what follows from it.
-//! In: request heads and settings. Out: [`Judgement`], [`Verdict`], `Set-Cookie` lines. Errors: none. I/O: random numbers.
+//! In: request heads and settings. Out: [`Judgement`](judge::Judgement), `Set-Cookie` lines. Errors: none. I/O: random numbers.
 
 pub mod carrier;
 pub mod cookies;
