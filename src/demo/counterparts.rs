@@ -4,18 +4,28 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::backend::SessionBackend;
+use crate::backend::directory::{
+    Directory as Wire, DirectoryPaths, DirectorySettings as WireSettings, default_answers,
+};
 use crate::clock::Clock;
 use crate::demo::app::{App, AppSettings};
 use crate::demo::directory::{Directory, DirectorySettings};
 use crate::demo::event::Narrator;
 use crate::demo::login::{Login, LoginSettings};
-use crate::demo::serve::{Owner, serve};
+use crate::demo::serve::serve;
+use crate::dial::{Dialer, Roots};
+use crate::server::Life;
+
+/// Longest wait for a connection to the directory.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
 
 /// One bound listener each. They should be on loopback: none of the three is made for the open net.
 #[derive(Debug)]
@@ -54,7 +64,7 @@ pub struct CounterpartSettings {
     pub app: AppSettings,
 }
 
-/// The three running counterparts. They run on after this is dropped, until their owner says stop.
+/// The three running counterparts. They run on after this is dropped, until their life says to finish.
 #[derive(Clone, Debug)]
 pub struct Counterparts {
     directory: Arc<Directory>,
@@ -73,14 +83,15 @@ impl Counterparts {
         settings: CounterpartSettings,
         clock: &Arc<dyn Clock>,
         narrator: &Narrator,
-        owner: &Owner,
+        life: &Life,
     ) -> io::Result<Self> {
         let directory_url = base_url(&listeners.directory)?;
         let login_url = base_url(&listeners.login)?;
         let app_url = base_url(&listeners.app)?;
 
         let directory = Arc::new(Directory::new(settings.directory, Arc::clone(clock), Arc::clone(narrator)));
-        let login = Login::new(settings.login, &directory_url, Arc::clone(clock), Arc::clone(narrator));
+        let wire = wire(&directory_url, clock)?;
+        let login = Login::new(settings.login, wire, Arc::clone(clock), Arc::clone(narrator));
         let login = Arc::new(login);
         let app = Arc::new(App::new(settings.app, Arc::clone(clock)));
 
@@ -89,17 +100,17 @@ impl Counterparts {
             let directory = Arc::clone(&answering);
             async move { directory.answer(request).await }
         };
-        serve(listeners.directory, answer, owner);
+        serve(listeners.directory, answer, life);
         let answer = move |request: Request<Incoming>| {
             let login = Arc::clone(&login);
             async move { login.answer(request).await }
         };
-        serve(listeners.login, answer, owner);
+        serve(listeners.login, answer, life);
         let answer = move |request: Request<Incoming>| {
             let app = Arc::clone(&app);
             async move { app.answer(request).await }
         };
-        serve(listeners.app, answer, owner);
+        serve(listeners.app, answer, life);
 
         Ok(Self { directory, directory_url, login_url, app_url })
     }
@@ -129,6 +140,18 @@ impl Counterparts {
     }
 }
 
+/// The way to the directory, the same that the gateway uses.
+pub(super) fn wire(directory: &Url, clock: &Arc<dyn Clock>) -> io::Result<Arc<dyn SessionBackend>> {
+    let settings = WireSettings {
+        url: directory.clone(),
+        paths: DirectoryPaths::default(),
+        app: "doorkeep-demo".to_owned(),
+        answers: default_answers(),
+    };
+    let dialer = Dialer::new(&Roots::System, CONNECT_TIME).map_err(io::Error::other)?;
+    Ok(Arc::new(Wire::new(settings, dialer, Arc::clone(clock))))
+}
+
 fn base_url(listener: &TcpListener) -> io::Result<Url> {
     let address = listener.local_addr()?;
     Url::parse(&format!("http://{address}/")).map_err(io::Error::other)
@@ -136,13 +159,9 @@ fn base_url(listener: &TcpListener) -> io::Result<Url> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::HeaderName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio_util::sync::CancellationToken;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::clock::{ManualClock, UnixTime};
@@ -190,11 +209,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_three_work_together_and_stop_together() {
-        let owner = Owner { tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let life = Life::default();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(UnixTime::from_secs(1_800_000_000)));
         let narrator: Narrator = Arc::new(|_| {});
         let listeners = Listeners::on_free_ports().await.unwrap();
-        let three = Counterparts::start(listeners, settings(), &clock, &narrator, &owner).unwrap();
+        let three = Counterparts::start(listeners, settings(), &clock, &narrator, &life).unwrap();
 
         let form = "name=asha&password=demo-asha";
         let head = "POST /login HTTP/1.1\r\nHost: id\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
@@ -209,8 +228,6 @@ mod tests {
         assert!(ask(three.directory_url(), nowhere).await.starts_with("HTTP/1.1 404"));
         assert_eq!(three.directory().presentations(), 0);
 
-        owner.stop.cancel();
-        owner.tasks.close();
-        owner.tasks.wait().await;
+        life.drain(Duration::from_secs(5)).await;
     }
 }

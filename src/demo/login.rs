@@ -3,13 +3,13 @@
 //! I/O: reads the form; one HTTP exchange with the directory per sign-in.
 //! Source: RFC 6265 §4.1 (Set-Cookie); W3C Fetch Metadata and RFC 6454 §7 (whose form it was).
 
-mod ask;
 mod back;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cookie::{Cookie, SameSite};
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SET_COOKIE};
@@ -18,18 +18,22 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use url::Url;
 
+use crate::backend::{SessionBackend, SignIn};
 use crate::clock::Clock;
 use crate::demo::event::{Event, Narrator};
 use crate::demo::exchange::{Answer, BoxError, asset, page, plain, read_body, see_other};
 use crate::demo::html::Markup;
-use crate::demo::login::ask::{Asker, SignIn, Tokens};
 use crate::demo::login::back::WayBack;
 use crate::demo::people::PEOPLE;
 use crate::secret::Secret;
+use crate::token::TokenSet;
 
 const PAGE: &str = include_str!("assets/login.html");
 const STYLE: &str = include_str!("assets/login.css");
 const MARK: &str = include_str!("assets/mark.svg");
+
+/// Longest wait for the session backend.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest name shown again after a refused sign-in, in bytes.
 const NAME_CAP: usize = 256;
@@ -67,7 +71,7 @@ pub struct Login {
     settings: LoginSettings,
     back: WayBack,
     policy: HeaderValue,
-    asker: Asker,
+    backend: Arc<dyn SessionBackend>,
     clock: Arc<dyn Clock>,
     narrator: Narrator,
 }
@@ -86,12 +90,17 @@ struct Form {
 }
 
 impl Login {
-    /// A login page that signs people in at the directory with this base URL (`http`, without `/directory`).
+    /// A login page that signs people in at this session backend.
     #[must_use]
-    pub fn new(settings: LoginSettings, directory: &Url, clock: Arc<dyn Clock>, narrator: Narrator) -> Self {
+    pub fn new(
+        settings: LoginSettings,
+        backend: Arc<dyn SessionBackend>,
+        clock: Arc<dyn Clock>,
+        narrator: Narrator,
+    ) -> Self {
         let back = WayBack::new(settings.app.clone(), &settings.allowed);
         let policy = policy(&back);
-        Self { back, policy, asker: Asker::new(directory), settings, clock, narrator }
+        Self { back, policy, backend, settings, clock, narrator }
     }
 
     /// Answers one request.
@@ -139,13 +148,13 @@ impl Login {
             Err(fault) => return plain(fault.status(), "The form could not be read."),
         };
         let back = self.back.page(form.redirect.as_deref());
-        match self.asker.sign_in(&form.name, &form.password).await {
-            SignIn::Begun(tokens) => self.send_back(&back, &tokens),
-            SignIn::Refused => {
+        match tokio::time::timeout(PATIENCE, self.backend.sign_in(&form.name, &form.password)).await {
+            Ok(SignIn::Issued(tokens)) => self.send_back(&back, &tokens),
+            Ok(SignIn::Refused) => {
                 let why = "Name or password is not right.";
                 self.form(StatusCode::UNAUTHORIZED, &back, &form.name, why)
             }
-            SignIn::Unavailable => self.try_later(&back, &form.name),
+            Ok(SignIn::Unavailable(_)) | Err(_) => self.try_later(&back, &form.name),
         }
     }
 
@@ -158,12 +167,12 @@ impl Login {
         same_site && headers.get_all(ORIGIN).iter().all(|origin| origin == own.as_str())
     }
 
-    fn send_back(&self, back: &Url, tokens: &Tokens) -> Answer {
+    fn send_back(&self, back: &Url, tokens: &TokenSet) -> Answer {
         let names = &self.settings.cookies;
         let cookies = [
-            (&names.access, &tokens.access),
-            (&names.refresh, &tokens.refresh),
-            (&names.session, &tokens.session),
+            (&names.access, tokens.access.expose()),
+            (&names.refresh, tokens.refresh.expose()),
+            (&names.session, tokens.session.as_ref().map_or("", |id| id.expose())),
         ];
         let Ok(location) = HeaderValue::try_from(back.as_str()) else {
             return self.try_later(&self.settings.app, "");
@@ -179,11 +188,11 @@ impl Login {
     }
 
     /// All three live as long as the refresh token: the access token in its cookie is still needed once it has expired.
-    fn cookie(&self, name: &str, value: &Secret<String>, tokens: &Tokens) -> String {
-        let left = tokens.refresh_expires.since(self.clock.now()).as_secs();
+    fn cookie(&self, name: &str, value: &str, tokens: &TokenSet) -> String {
+        let left = tokens.refresh_expires.map_or(0, |end| end.since(self.clock.now()).as_secs());
         let left = cookie::time::Duration::seconds(i64::try_from(left).unwrap_or(i64::MAX));
         let settings = &self.settings.cookies;
-        let mut cookie = Cookie::build((name, value.expose().as_str()))
+        let mut cookie = Cookie::build((name, value))
             .http_only(true)
             .same_site(SameSite::Lax)
             .path("/")

@@ -15,8 +15,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderName;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use toml::{Table, Value};
 use url::Url;
 
@@ -29,12 +27,15 @@ use crate::demo::directory::DirectorySettings;
 use crate::demo::event::Narrator;
 use crate::demo::login::{CookieSettings, LoginSettings};
 use crate::demo::people::PEOPLE;
-use crate::demo::serve::Owner;
 use crate::renew::PersistError;
 use crate::secret::Secret;
+use crate::server::Life;
 
 /// The settings that the demo runs with.
 const SETTINGS: &str = include_str!("../../config/directory.toml");
+
+/// For the counterparts' last answers.
+const STOP_TIME: Duration = Duration::from_secs(2);
 
 /// What a person can choose.
 #[derive(Clone, Copy, Debug)]
@@ -101,13 +102,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let login = Url::parse(&format!("http://localhost:{}/", options.port.saturating_add(1)))?;
     let narrator: Narrator = Arc::new(|event| say(&format!("  {event}")));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let owner = Owner { tasks: TaskTracker::new(), stop: CancellationToken::new() };
+    let life = Life::default();
     let counterparts = Counterparts::start(
         listeners,
         counterparts(&options, &secrets, &app, &login),
         &clock,
         &narrator,
-        &owner,
+        &life,
     )
     .map_err(DemoError::Counterparts)?;
     let text = settings_text(&secrets, &app, &login, &counterparts)?;
@@ -116,9 +117,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     stop.await;
     say("\n  Stopping.");
     doorkeep.drain().await?;
-    owner.stop.cancel();
-    owner.tasks.close();
-    owner.tasks.wait().await;
+    life.drain(STOP_TIME).await;
     Ok(())
 }
 

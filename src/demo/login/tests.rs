@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY};
 use http_body_util::{BodyExt as _, Full};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::clock::{ManualClock, UnixTime};
+use crate::demo::counterparts::wire;
 use crate::demo::directory::{Directory, DirectorySettings};
 use crate::demo::exchange::BODY_CAP;
-use crate::demo::serve::{Owner, serve};
+use crate::demo::serve::serve;
+use crate::server::Life;
+use crate::token::{AccessToken, RefreshToken, SessionId};
 
 const OWN: &str = "http://id.localhost:9000";
 
@@ -36,12 +37,11 @@ async fn bench() -> Bench {
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(1_800_000_000)));
     let quiet: Narrator = Arc::new(|_| {});
     let directory = Arc::new(Directory::new(settings, Arc::clone(&clock) as Arc<dyn Clock>, quiet));
-    let owner = Owner { tasks: TaskTracker::new(), stop: CancellationToken::new() };
     let answer = move |request| {
         let directory = Arc::clone(&directory);
         async move { directory.answer(request).await }
     };
-    serve(listener, answer, &owner);
+    serve(listener, answer, &Life::default());
     login_before(&base, clock, CookieSettings { domain: None, secure: false, ..cookies() })
 }
 
@@ -65,7 +65,8 @@ fn login_before(directory: &Url, clock: Arc<dyn Clock>, cookies: CookieSettings)
         allowed: vec![],
         cookies,
     };
-    Bench { login: Login::new(settings, directory, clock, narrator), told }
+    let wire = wire(directory, &clock).unwrap();
+    Bench { login: Login::new(settings, wire, clock, narrator), told }
 }
 
 fn form(body: &str) -> http::request::Builder {
@@ -109,11 +110,14 @@ async fn domain_and_secure_are_set_where_asked_for() {
     let directory = Url::parse("http://127.0.0.1:1").unwrap();
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(100)));
     let bench = login_before(&directory, clock, cookies());
-    let tokens = Tokens {
-        access: Secret::new("a".to_owned()),
-        refresh: Secret::new("b".to_owned()),
-        session: Secret::new("c".to_owned()),
-        refresh_expires: UnixTime::from_secs(130),
+    let tokens = TokenSet {
+        access: AccessToken::parse("a").unwrap(),
+        refresh: RefreshToken::parse("b").unwrap(),
+        rotated: true,
+        session: SessionId::parse("c"),
+        access_expires: None,
+        refresh_expires: Some(UnixTime::from_secs(130)),
+        received_at: UnixTime::from_secs(100),
     };
     let answer = bench.login.send_back(&Url::parse("http://app.localhost:8080/").unwrap(), &tokens);
     assert_eq!(
