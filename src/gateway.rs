@@ -34,6 +34,9 @@ use crate::session::judge::{Judgement, judge, settle};
 use crate::session::verifier::Seen;
 use crate::verdict::{Caller, CookieChange, Verdict};
 
+/// Largest cookie that browsers keep, attributes included (RFC 6265 §6.1).
+const COOKIE_BYTES: usize = 4096;
+
 /// A gateway. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gateway(Arc<Parts>);
@@ -325,6 +328,13 @@ impl Gateway {
             reply::keep_private(response.headers_mut(), status, stored);
         }
         for line in lines {
+            if line.len() > COOKIE_BYTES {
+                tracing::warn!(
+                    bytes = line.len(),
+                    request_id = asked.request_id,
+                    "a session cookie is too large: browsers drop it"
+                );
+            }
             response.headers_mut().append(SET_COOKIE, line);
         }
         response

@@ -13,6 +13,7 @@ mod tombstones;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ struct Inner {
     meters: Arc<Meters>,
     tasks: TaskTracker,
     ledger: Mutex<Ledger>,
+    /// Whether any session was ever signed out: spares every other request the lock.
+    sign_outs: AtomicBool,
 }
 
 /// Everything that is known about sessions, under one lock that is never held across a wait or a verification.
@@ -133,7 +136,7 @@ enum Begin {
 }
 
 impl Renewer {
-    /// A renewer whose flights are tasks of `tasks`, with what `state_dir` kept from an earlier run.
+    /// A renewer that knows of nothing yet.
     #[must_use]
     pub fn new(
         settings: RenewSettings,
@@ -155,6 +158,7 @@ impl Renewer {
             meters,
             tasks,
             ledger: Mutex::new(ledger),
+            sign_outs: AtomicBool::new(false),
         }))
     }
 
@@ -236,7 +240,7 @@ impl Renewer {
     /// Whether any session was signed out here that could still come back.
     #[must_use]
     pub fn remembers_sign_outs(&self) -> bool {
-        !self.0.ledger().tombstones.is_empty()
+        self.0.sign_outs.load(Ordering::Acquire)
     }
 
     /// Ends a session at its backend, and here once the backend has confirmed it.
@@ -291,10 +295,12 @@ impl Renewer {
     /// # Errors
     /// [`PersistError`] where something is there that cannot be read.
     pub fn restore(&self) -> Result<(), PersistError> {
-        match &self.0.settings.state_dir {
-            Some(dir) => persist::read(dir, &self.0.sessions, &mut self.0.ledger(), self.0.clock.now()),
-            None => Ok(()),
-        }
+        let Some(dir) = &self.0.settings.state_dir else { return Ok(()) };
+        let mut ledger = self.0.ledger();
+        persist::read(dir, &self.0.sessions, &mut ledger, self.0.clock.now())?;
+        self.0.sign_outs.store(!ledger.tombstones.is_empty(), Ordering::Release);
+        self.0.measure(&ledger);
+        Ok(())
     }
 
     fn enter(&self, request: &RenewRequest) -> Entered {
@@ -597,6 +603,7 @@ impl Inner {
         for key in [Some(request.key), family, newest].into_iter().flatten() {
             ledger.tombstones.bury(key, until, now);
         }
+        self.sign_outs.store(true, Ordering::Release);
     }
 
     fn measure(&self, ledger: &Ledger) {
