@@ -34,6 +34,7 @@ export async function tap (port) {
       one.on('close', () => other.destroy())
     }
   })
+  server.unref() // a suite that ends early ends
   await new Promise(resolve => server.listen(0, '127.0.0.1', resolve))
   return {
     port: server.address().port,
