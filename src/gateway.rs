@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::access_log::{self, Visit};
@@ -88,11 +88,27 @@ struct Asked<'a> {
     asker: Asker,
     hops: Hops,
     cors: Option<HeaderValue>,
+    arrival: Arrival,
     /// The page to come back to after a sign-in.
     page: String,
     request_id: String,
     /// Trace id and span id for a trace that begins here.
     trace: (u128, u64),
+}
+
+/// Whether another page led to this one: only then can it be a return from the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// A page did, or the browser does not tell.
+    Led,
+    /// The person typed or chose the address (`Sec-Fetch-Site: none`, W3C Fetch Metadata §2.4).
+    Typed,
+}
+
+impl Arrival {
+    fn read(headers: &HeaderMap) -> Self {
+        if headers.get("sec-fetch-site").is_some_and(|site| site == "none") { Self::Typed } else { Self::Led }
+    }
 }
 
 impl Asked<'_> {
@@ -164,6 +180,8 @@ impl Gateway {
             Err(answer) => return *answer,
         };
         visit.verdict(&decided.verdict);
+        let arrived = matches!(decided.verdict, Verdict::Admit(Caller::Known(..), _));
+        let counted = decided.returns.is_some() && arrived && asked.asker == Asker::Navigation;
         let (response, change) = match decided.verdict {
             Verdict::Admit(caller, change) => {
                 let response = self.forward(&asked, request, &caller).await;
@@ -173,7 +191,11 @@ impl Gateway {
                 (self.decline(&asked, decline, decided.returns.as_deref()), change)
             }
         };
-        self.at_head(&asked, response, change, decided.copies)
+        let mut lines = self.cookies_at_head(&asked, change, decided.copies);
+        if counted {
+            lines.extend(self.0.sessions.carrier.returns(None));
+        }
+        finish(&asked, response, lines)
     }
 
     fn asked<'a>(
@@ -197,6 +219,7 @@ impl Gateway {
             route,
             target,
             asker,
+            arrival: Arrival::read(headers),
             hops: self.0.trusted.hops(socket, headers),
             cors: listed_origin(headers, route.site).and_then(|own| HeaderValue::from_str(own.as_str()).ok()),
             page,
@@ -260,12 +283,12 @@ impl Gateway {
         }
         let (copies, returns) = (presented.copies, presented.returns.clone());
         let decided = |verdict, flight| Decided { verdict, flight, copies, returns: returns.clone() };
-        if renewer.remembers_sign_outs()
-            && let Some((key, notes)) = sessions.key(&presented, &state, &asked.route.site.host)
-            && renewer.signed_out(key, notes.map(|notes| notes.lineage.family))
-        {
-            let outcome = RenewOutcome::Refused(RefusalReason::SignedOut);
-            return decided(settle(need, key, outcome), None);
+        if renewer.remembers_sign_outs() {
+            let marks = sessions.marks(&presented, &state, &asked.route.site.host);
+            if let Some(key) = renewer.signed_out(&marks) {
+                let outcome = RenewOutcome::Refused(RefusalReason::SignedOut);
+                return decided(settle(need, key, outcome), None);
+            }
         }
         match judge(need, asked.asker, &presented, state, &sessions.policy) {
             Judgement::Settled(verdict) => decided(verdict, None),
@@ -297,14 +320,8 @@ impl Gateway {
         }
     }
 
-    /// The last step: what the cookies become, decided when the head is written.
-    fn at_head(
-        &self,
-        asked: &Asked<'_>,
-        mut response: Response<ReplyBody>,
-        change: CookieChange,
-        copies: Copies,
-    ) -> Response<ReplyBody> {
+    /// What the cookies become, decided when the head is written.
+    fn cookies_at_head(&self, asked: &Asked<'_>, change: CookieChange, copies: Copies) -> Vec<HeaderValue> {
         let carrier = &self.0.sessions.carrier;
         let (host, now) = (&asked.route.site.host, self.0.clock.now());
         let mut lines = match self.0.renewer.at_head(change, asked.asker) {
@@ -319,26 +336,35 @@ impl Gateway {
         if copies == Copies::Differ {
             lines.extend(carrier.clear_host_only());
         }
-        let rule = asked.route.rule;
-        if matches!(rule.access, RuleAccess::Session(_)) && rule.cache == CacheRule::Private
-            || !lines.is_empty()
-        {
-            let stored = if lines.is_empty() { Stored::No } else { Stored::Yes };
-            let status = response.status();
-            reply::keep_private(response.headers_mut(), status, stored);
-        }
-        for line in lines {
-            if line.len() > COOKIE_BYTES {
-                tracing::warn!(
-                    bytes = line.len(),
-                    request_id = asked.request_id,
-                    "a session cookie is too large: browsers drop it"
-                );
-            }
-            response.headers_mut().append(SET_COOKIE, line);
-        }
-        response
+        lines
     }
+}
+
+/// The last step: an answer becomes this client's own, and carries its cookies.
+fn finish(
+    asked: &Asked<'_>,
+    mut response: Response<ReplyBody>,
+    lines: Vec<HeaderValue>,
+) -> Response<ReplyBody> {
+    let rule = asked.route.rule;
+    let of_session = matches!(rule.access, RuleAccess::Session(_)) && rule.cache == CacheRule::Private;
+    if of_session || !lines.is_empty() {
+        let stored = if lines.is_empty() { Stored::No } else { Stored::Yes };
+        let status = response.status();
+        reply::keep_private(response.headers_mut(), status, stored);
+    }
+    for line in lines {
+        if line.len() > COOKIE_BYTES {
+            let bytes = line.len();
+            tracing::warn!(
+                bytes,
+                request_id = asked.request_id,
+                "a session cookie is too large: browsers drop it"
+            );
+        }
+        response.headers_mut().append(SET_COOKIE, line);
+    }
+    response
 }
 
 impl Handler for Gateway {

@@ -8,7 +8,7 @@ use http::header::SET_COOKIE;
 
 use crate::asker::Asker;
 use crate::body::ReplyBody;
-use crate::gateway::{Asked, Gateway};
+use crate::gateway::{Arrival, Asked, Gateway};
 use crate::outcome::BackendFault;
 use crate::reply;
 use crate::verdict::{Decline, LoginReason};
@@ -60,6 +60,7 @@ impl Gateway {
         }
         let carrier = &self.0.sessions.carrier;
         let page = self.0.sessions.policy.keys.digest(&["page", &asked.page]);
+        let returns = returns.filter(|_| asked.arrival == Arrival::Led);
         let count = reply::Returns::read(returns, page, self.0.clock.now());
         let (mut response, line) = if count.is_loop() {
             tracing::warn!(

@@ -88,9 +88,11 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn signed_out(&self, key: SessionKey, family: Option<SessionKey>, now: UnixTime) -> bool {
-        let family = family.or_else(|| self.memory.lineage(key).map(|lineage| lineage.family));
-        self.tombstones.covers(key, now) || family.is_some_and(|family| self.tombstones.covers(family, now))
+    fn signed_out(&self, marks: &[SessionKey], now: UnixTime) -> Option<SessionKey> {
+        let covers = |key: &SessionKey| self.tombstones.covers(*key, now);
+        let by_family =
+            |key: &SessionKey| self.memory.lineage(*key).is_some_and(|lineage| covers(&lineage.family));
+        marks.iter().find(|key| covers(key) || by_family(key)).copied()
     }
 }
 
@@ -227,14 +229,11 @@ impl Renewer {
         }
     }
 
-    /// Whether the session of this pair was signed out here. `family`: what our notes say.
+    /// The first of these names of a session under which it was signed out here.
     #[must_use]
-    pub fn signed_out(&self, key: SessionKey, family: Option<SessionKey>) -> bool {
+    pub fn signed_out(&self, marks: &[SessionKey]) -> Option<SessionKey> {
         let now = self.0.clock.now();
-        let ledger = self.0.ledger();
-        let family = family.or_else(|| ledger.memory.lineage(key).map(|lineage| lineage.family));
-        ledger.tombstones.covers(key, now)
-            || family.is_some_and(|family| ledger.tombstones.covers(family, now))
+        self.0.ledger().signed_out(marks, now)
     }
 
     /// Whether any session was signed out here that could still come back.
@@ -262,10 +261,22 @@ impl Renewer {
         self.detached(async move { inner.end(&request).await }).await
     }
 
-    /// Ends a session of which no refresh token came: its backend is told, and nothing is left here to remember.
+    /// Ends a session of which no refresh token came.
     pub async fn sign_out_bare(&self, ending: Ending) -> Revocation {
         let inner = Arc::clone(&self.0);
-        self.detached(async move { inner.revoke(&ending).await }).await
+        self.detached(async move {
+            let revocation = inner.revoke(&ending).await;
+            if revocation == Revocation::Ended {
+                let now = inner.clock.now();
+                let until = now.saturating_add(inner.settings.undelivered);
+                let marks = inner.sessions.policy.marks(&ending);
+                let mut ledger = inner.ledger();
+                marks.into_iter().for_each(|key| ledger.tombstones.bury(key, until, now));
+                inner.sign_outs.store(true, Ordering::Release);
+            }
+            revocation
+        })
+        .await
     }
 
     /// Runs a sign-out as a task of its own: a client that hangs up does not stop half of it.
@@ -316,10 +327,11 @@ impl Renewer {
     fn try_enter(&self, request: &RenewRequest) -> Option<Entered> {
         let inner = &self.0;
         let now = inner.clock.now();
+        let marks = inner.marks(request);
         let known = {
             let mut ledger = inner.ledger();
             ledger.memory.expire(now);
-            if ledger.signed_out(request.key, request.family, now) {
+            if ledger.signed_out(&marks, now).is_some() {
                 return Some(Entered::Settled(RenewOutcome::Refused(RefusalReason::SignedOut)));
             }
             ledger.memory.look(request.key)
@@ -599,11 +611,21 @@ impl Inner {
             .map(|issued| issued.lineage.family)
             .or_else(|| ledger.memory.lineage(request.key).map(|lineage| lineage.family))
             .or(request.family);
-        let newest = newest.map(|pair| self.sessions.policy.key(pair));
-        for key in [Some(request.key), family, newest].into_iter().flatten() {
+        let newest = newest.map(|pair| self.sessions.policy.marks(&Ending::of(pair.clone(), None)));
+        let marks = self.sessions.policy.marks(&Ending::of(request.pair.clone(), None));
+        for key in marks.into_iter().chain(newest.into_iter().flatten()).chain(family) {
             ledger.tombstones.bury(key, until, now);
         }
         self.sign_outs.store(true, Ordering::Release);
+    }
+
+    /// The names under which the session of a request may have been signed out; none where nobody ever signed out.
+    fn marks(&self, request: &RenewRequest) -> Vec<SessionKey> {
+        if !self.sign_outs.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let marks = self.sessions.policy.marks(&Ending::of(request.pair.clone(), None));
+        marks.into_iter().chain(request.family).collect()
     }
 
     fn measure(&self, ledger: &Ledger) {

@@ -520,9 +520,24 @@ async fn a_sign_out_ends_what_a_flight_still_brings() {
     for n in [0, 1] {
         let outcome = house.renewer.renew(&house.request(n)).await;
         assert!(!matches!(outcome, RenewOutcome::Renewed(_)), "{n}: {outcome:?}");
-        assert!(house.renewer.signed_out(house.request(n).key, None), "{n}");
+        assert!(house.renewer.signed_out(&[house.request(n).key]).is_some(), "{n}");
     }
     assert_eq!(house.presented(), ["R0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sign_out_no_part_of_the_session_gets_in_by_itself() {
+    let house = house();
+    house.renewer.sign_out(house.request(0), Liveness::Live).await;
+    let whole = house.request(0).pair;
+    let access = Ending { access: whole.access, ..Ending::default() };
+    let session = Ending { session: whole.session, ..Ending::default() };
+    for ending in [access, session] {
+        let marks = house.sessions.policy.marks(&ending);
+        assert!(house.renewer.signed_out(&marks).is_some(), "{ending:?}");
+    }
+    let other = Ending { session: SessionId::parse("s2"), ..Ending::default() };
+    assert!(house.renewer.signed_out(&house.sessions.policy.marks(&other)).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -580,7 +595,7 @@ async fn results_and_sign_outs_survive_a_restart_sealed() {
 
     let third = house_with(Some(dir.path().to_owned()));
     third.renewer.restore().expect("read");
-    assert!(third.renewer.signed_out(third.request(0).key, None));
+    assert!(third.renewer.signed_out(&[third.request(0).key]).is_some());
     std::fs::write(&file, "damaged").expect("written");
     assert!(matches!(third.renewer.restore(), Err(PersistError::Sealed { .. })));
     assert!(file.exists(), "what cannot be read is left alone");

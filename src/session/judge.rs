@@ -21,7 +21,7 @@ use crate::outcome::{
 use crate::session::Sessions;
 use crate::session::cookies::{Copies, KnownNotes, Presented};
 use crate::session::seal::{SessionKeys, WithAccess};
-use crate::token::Pair;
+use crate::token::{Ending, Pair};
 use crate::verdict::{Caller, CookieChange, Decline, LoginReason, Verdict};
 
 /// What [`judge`] says.
@@ -91,6 +91,19 @@ impl Policy {
     pub fn key(&self, pair: &Pair) -> SessionKey {
         let with = if self.capabilities.needs_access { WithAccess::Yes } else { WithAccess::No };
         self.keys.of(pair, with)
+    }
+
+    /// Every name under which the session of these tokens is remembered once it was signed out: what its wire presents,
+    /// its id, and the access token alone, for a client that brings no more than that.
+    #[must_use]
+    pub fn marks(&self, ending: &Ending) -> Vec<SessionKey> {
+        let pair = ending.refresh.as_ref().map(|refresh| {
+            let (access, session) = (ending.access.clone(), ending.session.clone());
+            self.key(&Pair { refresh: refresh.clone(), access, session })
+        });
+        let session = ending.session.as_ref().map(|id| self.keys.digest(&["session", id.expose()]));
+        let access = ending.access.as_ref().map(|token| self.keys.digest(&["access", token.expose()]));
+        [pair, session, access].into_iter().flatten().collect()
     }
 }
 

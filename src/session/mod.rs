@@ -20,7 +20,7 @@ use crate::session::carrier::Carrier;
 use crate::session::cookies::{KnownNotes, Presented};
 use crate::session::judge::{Blind, Policy, RenewRequest};
 use crate::session::verifier::{Seen, Verified, Verifier};
-use crate::token::Pair;
+use crate::token::{Ending, Pair};
 
 /// Everything that reads a session.
 #[derive(Debug)]
@@ -78,8 +78,7 @@ impl Sessions {
     }
 
     /// The key of what a client presents, and the notes that it brought about it.
-    #[must_use]
-    pub fn key(
+    fn key(
         &self,
         presented: &Presented,
         state: &TokenState,
@@ -92,6 +91,21 @@ impl Sessions {
             KnownNotes::None => self.notes(presented, who, host).notes().cloned(),
         };
         Some((key, notes))
+    }
+
+    /// Every name under which the presented session may have been signed out, its family among them.
+    #[must_use]
+    pub fn marks(&self, presented: &Presented, state: &TokenState, host: &str) -> Vec<SessionKey> {
+        let who = known(state);
+        let ending = Ending {
+            refresh: presented.refresh.clone(),
+            access: who.and(presented.access.clone()),
+            session: who.and_then(Identity::session).or(presented.session.as_ref()).cloned(),
+            subject: None,
+        };
+        let family =
+            self.key(presented, state, host).and_then(|(_, notes)| notes).map(|notes| notes.lineage.family);
+        self.policy.marks(&ending).into_iter().chain(family).collect()
     }
 
     /// What has to be ended when a client signs out: the session of its refresh token, where it has one.
