@@ -1,0 +1,17 @@
+//! The gateway as a whole: started for real, between an app that records what reaches it and a session backend that fails
+//! on demand. Nothing here looks inside; what counts is what went over the wire.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "what is missing or wrong here has to fail the test at once"
+)]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod backend_away;
+mod ended;
+mod one_flight;
+mod support;

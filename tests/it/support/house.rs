@@ -1,0 +1,188 @@
+//! Everything together: clock, session backend, app and the gateway between them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorkeep::assemble::Doorkeep;
+use doorkeep::clock::{ManualClock, UnixTime};
+use doorkeep::config::Settings;
+use doorkeep::demo::{Directory, DirectorySettings};
+use doorkeep::secret::Secret;
+use tokio_util::task::TaskTracker;
+
+use super::backend::Backend;
+use super::client::{Answer, Ask, Conn};
+use super::jar::Jar;
+use super::upstream::Upstream;
+
+/// Signs access tokens.
+pub const ACCESS_SECRET: &str = "access-secret-of-these-tests-0123456789";
+/// Signs refresh tokens.
+pub const REFRESH_SECRET: &str = "refresh-secret-of-these-tests-012345678";
+/// The gateway's own.
+pub const OWN_SECRET: &str = "own-secret-of-these-tests-0123456789abcdef";
+/// When each test begins.
+pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// How long access tokens live.
+pub const ACCESS_LIFE: Duration = Duration::from_secs(600);
+/// How long refresh tokens live.
+pub const REFRESH_LIFE: Duration = Duration::from_secs(3600);
+
+/// Lines of settings beside the usual ones, by their table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan<'a> {
+    pub top: &'a str,
+    pub listen: &'a str,
+    pub cookies: &'a str,
+    pub token: &'a str,
+    pub renew: &'a str,
+    pub identity: &'a str,
+    pub identity_headers: &'a str,
+    pub site: &'a str,
+    /// Further tables: `[[site.rule]]` and what comes after.
+    pub rules: &'a str,
+    /// Another app's base URL.
+    pub upstream: Option<&'a str>,
+    /// Another key for access tokens.
+    pub key: Option<&'a str>,
+}
+
+/// The lot.
+#[derive(Debug)]
+pub struct House {
+    pub clock: Arc<ManualClock>,
+    pub backend: Backend,
+    pub upstream: Upstream,
+    pub door: Option<Doorkeep>,
+    pub addr: SocketAddr,
+    pub tasks: TaskTracker,
+}
+
+impl House {
+    pub async fn usual() -> Self {
+        Self::start(Plan::default()).await
+    }
+
+    pub async fn start(plan: Plan<'_>) -> Self {
+        let tasks = TaskTracker::new();
+        let upstream = Upstream::start(&tasks).await;
+        Self::start_before(plan, upstream, tasks).await
+    }
+
+    /// Starts before an app that is there already.
+    pub async fn start_before(plan: Plan<'_>, upstream: Upstream, tasks: TaskTracker) -> Self {
+        let clock = Arc::new(ManualClock::at(START));
+        let settings = DirectorySettings {
+            access_secret: Secret::new(ACCESS_SECRET.to_owned()),
+            refresh_secret: Secret::new(REFRESH_SECRET.to_owned()),
+            access_life: ACCESS_LIFE,
+            refresh_life: REFRESH_LIFE,
+        };
+        let directory =
+            Arc::new(Directory::new(settings, Arc::<ManualClock>::clone(&clock), Arc::new(|_| ())));
+        let backend = Backend::start(directory, Arc::clone(&clock), &tasks);
+        let door = open(plan, &backend, &upstream, &clock).await;
+        Self { addr: door.http, clock, backend, upstream, door: Some(door), tasks }
+    }
+
+    /// Another gateway with the same counterparts.
+    pub async fn another(&self, plan: Plan<'_>) -> Doorkeep {
+        open(plan, &self.backend, &self.upstream, &self.clock).await
+    }
+
+    pub fn later(&self, secs: u64) {
+        self.clock.advance(Duration::from_secs(secs));
+    }
+
+    pub fn door(&self) -> &Doorkeep {
+        self.door.as_ref().expect("it has not been drained")
+    }
+
+    pub async fn conn(&self) -> Conn {
+        Conn::open(self.addr).await
+    }
+
+    /// Makes a request on a connection of its own.
+    pub async fn ask(&self, ask: &Ask) -> Answer {
+        self.conn().await.ask(ask).await
+    }
+
+    /// A session, just begun.
+    pub async fn signed_in(&self) -> Jar {
+        self.backend.sign_in("asha").await
+    }
+
+    /// A session whose access token has just ended.
+    pub async fn expired(&self) -> Jar {
+        let jar = self.signed_in().await;
+        self.later(ACCESS_LIFE.as_secs() + 10);
+        jar
+    }
+
+    /// A session whose access token lives and is due.
+    pub async fn due(&self) -> Jar {
+        let jar = self.signed_in().await;
+        self.later(ACCESS_LIFE.as_secs() / 2 + 10);
+        jar
+    }
+}
+
+async fn open(plan: Plan<'_>, backend: &Backend, upstream: &Upstream, clock: &Arc<ManualClock>) -> Doorkeep {
+    let text = toml(plan, backend.addr, upstream.addr);
+    let settings = Settings::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
+    Doorkeep::start(settings, Arc::<ManualClock>::clone(clock)).await.unwrap()
+}
+
+/// The settings as a file has them.
+pub fn toml(plan: Plan<'_>, backend: SocketAddr, upstream: SocketAddr) -> String {
+    let Plan { top, listen, cookies, token, renew, identity, identity_headers, site, rules, .. } = plan;
+    let key = plan.key.unwrap_or(ACCESS_SECRET);
+    let app = plan.upstream.map_or_else(|| format!("http://{upstream}"), str::to_owned);
+    let (host, origin, login) = (super::HOST, super::ORIGIN, super::LOGIN);
+    format!(
+        r#"
+secret = "{OWN_SECRET}"
+{top}
+[listen]
+http = "127.0.0.1:0"
+{listen}
+[session]
+backend = "directory"
+[session.cookies]
+{cookies}
+[session.token]
+algorithms = ["HS256"]
+key = "{key}"
+{token}
+[session.renew]
+{renew}
+[login]
+url = "{login}"
+[backend.directory]
+url = "http://{backend}"
+[identity]
+{identity}
+[identity.headers]
+"X-Auth-User" = "userId"
+"X-Auth-Role" = "roleKey"
+"X-Auth-Nothing" = "no.such.claim"
+{identity_headers}
+[[site]]
+host = "{host}"
+origin = "{origin}"
+upstream = ["{app}"]
+{site}
+[[site.rule]]
+path = "/public/*"
+access = "public"
+[[site.rule]]
+path = "/optional/*"
+access = "optional"
+[[site.rule]]
+path = "/admin/*"
+require = {{ "roleKey" = ["admin"] }}
+{rules}
+"#
+    )
+}

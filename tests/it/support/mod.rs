@@ -1,0 +1,45 @@
+//! A gateway between counterparts that a test can see into and can break.
+
+pub mod backend;
+pub mod client;
+pub mod gate;
+pub mod house;
+pub mod jar;
+pub mod upstream;
+pub mod wire;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use backend::{Backend, Fault, Spent};
+pub use client::{Answer, Ask, Conn};
+pub use gate::Gate;
+pub use house::{House, Plan};
+pub use jar::Jar;
+pub use upstream::{Seen, Step, Upstream, answer, head_of, ok};
+
+/// Longest wait for anything that should happen.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The host of the site, and the origin that browsers see.
+pub const HOST: &str = "app.test.example";
+pub const ORIGIN: &str = "https://app.test.example";
+pub const LOGIN: &str = "https://id.test.example/login";
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    within(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits for something, and not for ever.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_elapsed) => panic!("waited too long for: {what}"),
+    }
+}
