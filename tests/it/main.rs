@@ -12,6 +12,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod backend_away;
+mod early;
 mod ended;
 mod one_flight;
+mod sign_out;
 mod support;
