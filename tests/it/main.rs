@@ -14,6 +14,7 @@
 mod backend_away;
 mod early;
 mod ended;
+mod identity;
 mod one_flight;
 mod sign_out;
 mod support;

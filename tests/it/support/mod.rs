@@ -5,6 +5,7 @@ pub mod client;
 pub mod gate;
 pub mod house;
 pub mod jar;
+pub mod token;
 pub mod upstream;
 pub mod wire;
 
