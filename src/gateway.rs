@@ -8,7 +8,7 @@ mod own;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE};
+use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -152,9 +152,8 @@ impl Gateway {
         socket: SocketAddr,
         visit: &mut Visit,
     ) -> Response<ReplyBody> {
-        // RFC 9112 §3.2: HTTP/1.1 names its host in `Host`, whatever the request target says.
-        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-            return malformed(StatusCode::BAD_REQUEST, "the request names no host", &visit.request_id);
+        if let Some(fault) = head_fault(&request) {
+            return malformed(StatusCode::BAD_REQUEST, fault, &visit.request_id);
         }
         let target = match Target::parse(request.method(), request.uri(), request.headers()) {
             Ok(target) => target,
@@ -386,6 +385,22 @@ fn with_change(verdict: Verdict, change: CookieChange) -> Verdict {
     match verdict {
         Verdict::Admit(caller, _) => Verdict::Admit(caller, change),
         Verdict::Decline(decline, _) => Verdict::Decline(decline, change),
+    }
+}
+
+/// What is wrong with a head that hyper takes.
+fn head_fault<B>(request: &Request<B>) -> Option<&'static str> {
+    let headers = request.headers();
+    // RFC 9112 §3.2: HTTP/1.1 names its host in `Host`, whatever the request target says.
+    if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Some("the request names no host");
+    }
+    // The body goes on in chunks: a coding beside them would be lost, and the app would read its bytes as something else.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        (Some(_), _) => Some("no other transfer coding than one \"chunked\" is taken"),
     }
 }
 
