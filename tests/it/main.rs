@@ -12,9 +12,13 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod backend_away;
+mod caching;
+mod cookies;
+mod cross_site;
 mod early;
 mod ended;
 mod identity;
 mod one_flight;
+mod paths;
 mod sign_out;
 mod support;

@@ -14,7 +14,12 @@ async fn is_out(house: &House, jar: &Jar) {
     let forwarded = house.upstream.count();
     house.ask(&Ask::page("/page").jar(jar)).await.expect(302);
     house.ask(&Ask::script("/data").jar(jar)).await.expect(401);
-    house.ask(&Ask::page("/page").jar(&jar.clone().without("doorkeep_state"))).await.expect(302);
+    for name in ["doorkeep_state", "refresh_token", "access_token", "session_id"] {
+        house.ask(&Ask::page("/page").jar(&jar.clone().without(name))).await.expect(302);
+    }
+    let mut bare = Jar::default();
+    bare.set("access_token", jar.get("access_token").unwrap());
+    house.ask(&Ask::page("/page").jar(&bare)).await.expect(302);
     assert_eq!(house.upstream.count(), forwarded);
 }
 

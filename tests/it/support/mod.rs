@@ -17,7 +17,7 @@ pub use client::{Answer, Ask, Conn};
 pub use gate::Gate;
 pub use house::{House, Plan};
 pub use jar::Jar;
-pub use upstream::{Seen, Step, Upstream, answer, head_of, ok};
+pub use upstream::{Seen, State, Step, Upstream, answer, head_of, ok};
 
 /// Longest wait for anything that should happen.
 pub const PATIENCE: Duration = Duration::from_secs(15);
