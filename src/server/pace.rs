@@ -4,9 +4,9 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,30 +23,62 @@ const BUSY: u8 = 2;
 /// Knows what a connection is doing.
 #[derive(Clone, Debug)]
 pub(super) struct Pacer {
-    doing: Arc<AtomicU8>,
+    state: Arc<State>,
     head: Duration,
     idle: Duration,
 }
 
+#[derive(Debug)]
+struct State {
+    doing: AtomicU8,
+    /// Who read while a request was being answered: the limits begin anew when that ends, and nobody else would look.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl State {
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_when_done(&self, waker: &Waker) {
+        let mut reader = self.reader();
+        // The state changes under the same lock, so nobody is forgotten in between.
+        if self.doing.load(Ordering::Acquire) == BUSY {
+            *reader = Some(waker.clone());
+        } else {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn done(&self) {
+        let mut reader = self.reader();
+        self.doing.store(IDLE, Ordering::Release);
+        if let Some(waker) = reader.take() {
+            waker.wake();
+        }
+    }
+}
+
 impl Pacer {
     pub(super) fn new(head: Duration, idle: Duration) -> Self {
-        Self { doing: Arc::new(AtomicU8::new(IDLE)), head, idle }
+        let state = State { doing: AtomicU8::new(IDLE), reader: Mutex::new(None) };
+        Self { state: Arc::new(state), head, idle }
     }
 
     /// A request head is whole: no limit until what this returns is dropped.
     pub(super) fn request(&self) -> Busy {
-        self.doing.store(BUSY, Ordering::Release);
-        Busy(Arc::clone(&self.doing))
+        self.state.doing.store(BUSY, Ordering::Release);
+        Busy(Arc::clone(&self.state))
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<AtomicU8>);
+pub(super) struct Busy(Arc<State>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.store(IDLE, Ordering::Release);
+        self.0.done();
     }
 }
 
@@ -98,12 +130,13 @@ impl<S> Paced<S> {
 
     /// Whether what the connection is doing has taken too long.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let doing = self.pacer.doing.load(Ordering::Acquire);
+        let doing = self.pacer.state.doing.load(Ordering::Acquire);
         let limit = match doing {
             IDLE => self.pacer.idle,
             HEAD => self.pacer.head,
             _ => {
                 self.timer = None;
+                self.pacer.state.tell_when_done(cx.waker());
                 return Poll::Pending;
             }
         };
@@ -127,14 +160,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(read) => {
                 if buf.filled().len() > before {
-                    let began =
-                        self.pacer.doing.compare_exchange(IDLE, HEAD, Ordering::AcqRel, Ordering::Acquire);
+                    let doing = &self.pacer.state.doing;
+                    let began = doing.compare_exchange(IDLE, HEAD, Ordering::AcqRel, Ordering::Acquire);
                     if began.is_ok() {
                         self.timer = None;
                     }
                 }
                 // A head that trickles in is held against its limit at every byte.
-                match self.pacer.doing.load(Ordering::Acquire) == HEAD && self.poll_overdue(cx).is_ready() {
+                match self.pacer.state.doing.load(Ordering::Acquire) == HEAD
+                    && self.poll_overdue(cx).is_ready()
+                {
                     true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     false => Poll::Ready(read),
                 }
