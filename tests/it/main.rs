@@ -12,12 +12,14 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod backend_away;
+mod bodies;
 mod caching;
 mod cookies;
 mod cross_site;
 mod early;
 mod ended;
 mod identity;
+mod limits;
 mod one_flight;
 mod paths;
 mod sign_out;

@@ -27,6 +27,14 @@ pub const HOST: &str = "app.test.example";
 pub const ORIGIN: &str = "https://app.test.example";
 pub const LOGIN: &str = "https://id.test.example/login";
 
+/// A port that nobody listens on and that nobody else gets while the socket is kept.
+pub fn closed_port() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
 /// Waits until something is so.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     within(what, async {
