@@ -23,7 +23,8 @@ use crate::outcome::Believed;
 use crate::renew::{PersistError, Renewer};
 use crate::route::Routes;
 use crate::secret::Secret;
-use crate::server::{self, Drained, Life, ListenError};
+use crate::server::tls::{Tls, TlsError};
+use crate::server::{self, Door, Drained, Life, ListenError};
 use crate::session::Sessions;
 use crate::session::carrier::Carrier;
 use crate::session::judge::Policy;
@@ -36,6 +37,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No certificate authority for outgoing connections.
     #[error(transparent)]
     Roots(#[from] RootsError),
@@ -55,6 +59,8 @@ pub enum StartError {
 pub struct Doorkeep {
     /// Where browsers come.
     pub http: SocketAddr,
+    /// Where browsers come by TLS.
+    pub https: Option<SocketAddr>,
     /// Where operators come.
     pub admin: Option<SocketAddr>,
     /// The counters.
@@ -87,6 +93,11 @@ impl Doorkeep {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let http = listener.local_addr().map_err(StartError::Address)?;
+        let secure = match &settings.listen.https {
+            Some((addr, tls)) => Some((server::listen(*addr).await?, Tls::new(tls)?)),
+            None => None,
+        };
+        let https = secure.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         let admin_listener = match settings.listen.admin {
             Some(addr) => Some(server::listen(addr).await?),
             None => None,
@@ -101,6 +112,13 @@ impl Doorkeep {
         let serving =
             server::serve(listener, gateway.clone(), listen.limits, Arc::clone(&meters), life.clone());
         life.tasks.spawn(serving);
+        if let Some((listener, tls)) = secure {
+            life.tasks.spawn(tls.clone().watch(life.finish.clone()));
+            let door = Door { listener, tls: Some(tls) };
+            let serving =
+                server::accept(door, gateway.clone(), listen.limits, Arc::clone(&meters), life.clone());
+            life.tasks.spawn(serving);
+        }
         if let Some(listener) = admin_listener {
             let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness));
             let limits = server::ConnectionLimits { connections: 64, ..listen.limits };
@@ -112,6 +130,7 @@ impl Doorkeep {
         readiness.set(Ready::Yes);
         Ok(Self {
             http,
+            https,
             admin,
             meters,
             gateway,

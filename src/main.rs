@@ -152,7 +152,7 @@ async fn run(settings: Settings) -> ExitCode {
             return fault(&error);
         }
     };
-    tracing::info!(http = %doorkeep.http, admin = ?doorkeep.admin, "serving");
+    tracing::info!(http = %doorkeep.http, https = ?doorkeep.https, admin = ?doorkeep.admin, "serving");
     told_to_stop().await;
     tracing::info!("stopping");
     let drained = doorkeep.drain().await;

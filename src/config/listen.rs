@@ -2,20 +2,24 @@
 //! In: `[listen]`, `[drain]`, `[log]`. Out: their values. Errors: noted problems. I/O: none.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::read::Section;
+use crate::config::read::{Field, Section};
 use crate::config::value;
 use crate::peer::TrustedNetworks;
 use crate::server::ConnectionLimits;
+use crate::server::tls::{CertificateFiles, Tls, TlsSettings};
 
 /// Listeners and client connections.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
     /// Where browsers come.
     pub http: SocketAddr,
+    /// Where browsers come by TLS, and with which certificates; `None`: nowhere.
+    pub https: Option<(SocketAddr, TlsSettings)>,
     /// Where operators come; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// What a connection may take.
@@ -68,6 +72,8 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
             .map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
     };
     let http = section.need("http", "\"127.0.0.1:8080\"").and_then(|f| address(&f));
+    let https = section.take("https").map(|f| address(&f));
+    let handshake = span("handshake", Duration::from_secs(10));
     let admin = section.take("admin").map(|f| address(&f));
     let head_bytes = section.take("head_bytes").and_then(|f| value::size(&f));
     let limits = ConnectionLimits {
@@ -81,18 +87,56 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
     let body_idle = span("body_idle", Duration::from_secs(30));
     let trusted = section.take("trusted").map(|f| networks(&f)).unwrap_or_default();
     section.finish();
+    let certificates = certificates(root);
+    if https.is_some() && certificates.is_empty() {
+        section
+            .problem("https", "needs a certificate; write [[tls]] with cert and key, the paths of PEM files");
+    }
+    // What was written has to be an address; what was left out need not be there.
+    let https = match https {
+        None => None,
+        Some(read) => Some((read?, TlsSettings { certificates, handshake })),
+    };
     let admin = match admin {
         None => None,
         Some(read) => Some(read?),
     };
     Some(ListenSettings {
         http: http?,
+        https,
         admin,
         limits,
         body,
         body_idle,
         trusted: TrustedNetworks::new(trusted),
     })
+}
+
+/// The certificates of `[[tls]]`, their files not opened yet.
+fn certificates(root: &Section<'_, '_>) -> Vec<CertificateFiles> {
+    let items = root.take("tls").map(|f| f.one_or_many()).unwrap_or_default();
+    let read = |item: &Field<'_, '_>| {
+        let pair = item.section();
+        let path = |key, example| pair.need(key, example).and_then(|f| f.text()).map(PathBuf::from);
+        let cert = path("cert", "\"/etc/doorkeep/site.crt\"");
+        let key = path("key", "\"/etc/doorkeep/site.key\"");
+        pair.finish();
+        let files = CertificateFiles { cert: cert?, key: key? };
+        if let Err(error) =
+            Tls::new(&TlsSettings { certificates: vec![files.clone()], handshake: Duration::ZERO })
+        {
+            item.problem(format!(
+                "{}; put a certificate chain and its key there, both PEM",
+                with_cause(&error)
+            ));
+        }
+        Some(files)
+    };
+    items.iter().filter_map(read).collect()
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error} ({cause})"))
 }
 
 pub(super) fn drain(root: &Section<'_, '_>) -> DrainSettings {
@@ -123,7 +167,7 @@ pub(super) fn log(root: &Section<'_, '_>) -> LogSettings {
     LogSettings { format, level }
 }
 
-fn address(field: &crate::config::read::Field<'_, '_>) -> Option<SocketAddr> {
+fn address(field: &Field<'_, '_>) -> Option<SocketAddr> {
     let text = field.text()?;
     let addr = text.parse().ok();
     if addr.is_none() {
@@ -134,7 +178,7 @@ fn address(field: &crate::config::read::Field<'_, '_>) -> Option<SocketAddr> {
     addr
 }
 
-fn networks(field: &crate::config::read::Field<'_, '_>) -> Vec<IpNet> {
+fn networks(field: &Field<'_, '_>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for item in field.one_or_many() {
         let Some(text) = item.text() else { continue };

@@ -108,7 +108,7 @@ impl Settings {
     /// Every key that settings may have, as dotted paths: `[]` stands for a list's items, `*` for a name of your own.
     #[must_use]
     pub fn keys() -> BTreeSet<String> {
-        let every_table = "[[site]]\n[[site.rule]]\n[[backend.directory.answer]]\n";
+        let every_table = "[[tls]]\n[[site]]\n[[site.rule]]\n[[backend.directory.answer]]\n";
         let source = Source::new(every_table);
         let table = source.parse();
         let root = Section::root(&source, &table);

@@ -121,6 +121,10 @@ fn the_shipped_settings_are_usable() {
     for name in ["secret", "secret.old", "access.key"] {
         std::fs::write(dir.path().join(name), "0123456789abcdef0123456789abcdef\n").expect("written");
     }
+    let certificate =
+        rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).expect("a certificate");
+    std::fs::write(dir.path().join("site.crt"), certificate.cert.pem()).expect("written");
+    std::fs::write(dir.path().join("site.key"), certificate.signing_key.serialize_pem()).expect("written");
     let shipped = include_str!("../../config/directory.toml");
     let here = shipped.replace("/etc/doorkeep", &dir.path().display().to_string());
     let settings = Settings::parse(&here).expect("usable");
@@ -128,7 +132,8 @@ fn the_shipped_settings_are_usable() {
     // What is commented out is true as well: every key is one, and every value that is called the default is it.
     let is_setting = |text: &str| {
         let key = text.split(" = ").next().filter(|key| key.len() < text.len());
-        key.is_some_and(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        text.starts_with("[[")
+            || key.is_some_and(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
     };
     let uncomment = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if is_setting(rest) => format!("{rest}\n"),
@@ -146,6 +151,7 @@ fn the_shipped_settings_are_usable() {
     };
     assert_eq!(paths(&whole), paths(&settings));
     assert!(uncommented.contains("\nstate_dir = ") && uncommented.contains("\nahead = "));
+    assert!(whole.listen.https.is_some() && settings.listen.https.is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! I/O: sockets. Source: RFC 9112 (HTTP/1.1); RFC 9110 §15.5.9 (408), RFC 6585 §5 (431).
 
 mod pace;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::ReplyBody;
 use crate::meter::Meters;
 use crate::server::pace::{Paced, Pacer};
+use crate::server::tls::Tls;
 
 /// What a client connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +118,7 @@ pub async fn listen(addr: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(addr).await.map_err(|source| ListenError { addr, source })
 }
 
-/// Accepts connections until `life` says to finish.
+/// Accepts plain connections until `life` says to finish.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     handler: H,
@@ -123,6 +126,27 @@ pub async fn serve<H: Handler>(
     meters: Arc<Meters>,
     life: Life,
 ) {
+    accept(Door { listener, tls: None }, handler, limits, meters, life).await;
+}
+
+/// A listening socket, and what makes its streams TLS.
+#[derive(Debug)]
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// Accepts connections through this door until `life` says to finish.
+pub async fn accept<H: Handler>(
+    door: Door,
+    handler: H,
+    limits: ConnectionLimits,
+    meters: Arc<Meters>,
+    life: Life,
+) {
+    let Door { listener, tls } = door;
     let permits = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accepted = tokio::select! {
@@ -144,12 +168,12 @@ pub async fn serve<H: Handler>(
             continue;
         };
         meters.connections.inc();
-        let handler = handler.clone();
+        let (handler, tls) = (handler.clone(), tls.clone());
         let (finish, cut) = (life.finish.clone(), life.cut.clone());
         let meters = Arc::clone(&meters);
         life.tasks.spawn(async move {
             tokio::select! {
-                () = connection(stream, peer, handler, limits, finish) => {}
+                () = greet(stream, tls, Conversation { peer, handler, limits, finish }) => {}
                 () = cut.cancelled() => {}
             }
             meters.connections.dec();
@@ -158,17 +182,40 @@ pub async fn serve<H: Handler>(
     }
 }
 
-/// Serves one connection. TLS and HTTP/2 are chosen here, before the stream is handed to hyper.
-async fn connection<H: Handler>(
-    stream: TcpStream,
+/// What a connection needs beside its stream.
+struct Conversation<H> {
     peer: SocketAddr,
     handler: H,
     limits: ConnectionLimits,
     finish: CancellationToken,
-) {
+}
+
+/// Begins a connection: with a handshake where the door has TLS. The protocol is chosen here, once there are several.
+async fn greet<H: Handler>(stream: TcpStream, tls: Option<Tls>, conversation: Conversation<H>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    match tls {
+        None => converse(stream, conversation).await,
+        Some(tls) => {
+            let greeted = tokio::select! {
+                greeted = tls.accept(stream) => greeted,
+                () = conversation.finish.cancelled() => None,
+            };
+            if let Some(stream) = greeted {
+                converse(stream, conversation).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection.
+async fn converse<S, H>(stream: S, conversation: Conversation<H>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let Conversation { peer, handler, limits, finish } = conversation;
     let pacer = Pacer::new(limits.head, limits.idle);
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, busy) = (handler.clone(), pacer.request());
