@@ -19,7 +19,7 @@ use super::gate::Gate;
 use super::jar::Jar;
 use super::wire::{Head, Reader};
 
-/// What goes wrong with a renewal.
+/// What goes wrong with a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Nothing.
@@ -40,6 +40,8 @@ pub enum Fault {
     Late(Gate),
     /// This body as a 200, whatever was asked.
     Answers(Value),
+    /// The right answer, its access token signed with another key.
+    Resigned(&'static str),
 }
 
 /// Whether the directory acted before its answer was lost.
@@ -147,7 +149,7 @@ impl Backend {
         *self.inner.fault.lock().unwrap() = fault;
     }
 
-    /// What goes wrong with the next renewals, one each.
+    /// What goes wrong with the next calls, one each.
     pub fn fails_next(&self, fault: Fault) {
         self.inner.next.lock().unwrap().push_back(fault);
     }
@@ -294,6 +296,12 @@ async fn act(
         }
         Fault::Says(status, ref lines, body) => {
             (status, lines.iter().map(|(name, value)| (*name, value.as_str())).collect(), body)
+        }
+        Fault::Resigned(key) => {
+            let (status, mut body) = really().await;
+            let claims = super::token::claims(body["data"]["token"].as_str().unwrap());
+            body["data"]["token"] = Value::from(super::token::signed_with(&claims, key));
+            (status, vec![("Content-Type", "application/json")], body.to_string())
         }
         Fault::Answers(body) => (200, vec![("Content-Type", "application/json")], body.to_string()),
         Fault::HalfJson(spent) => {

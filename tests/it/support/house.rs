@@ -72,7 +72,16 @@ impl House {
 
     /// Starts before an app that is there already.
     pub async fn start_before(plan: Plan<'_>, upstream: Upstream, tasks: TaskTracker) -> Self {
-        let clock = Arc::new(ManualClock::at(START));
+        let mut house = Self::without_door(START, upstream, tasks);
+        let door = house.another(plan).await;
+        house.addr = door.http;
+        house.door = Some(door);
+        house
+    }
+
+    /// The counterparts alone; whoever starts a gateway says where it is.
+    pub fn without_door(now: UnixTime, upstream: Upstream, tasks: TaskTracker) -> Self {
+        let clock = Arc::new(ManualClock::at(now));
         let settings = DirectorySettings {
             access_secret: Secret::new(ACCESS_SECRET.to_owned()),
             refresh_secret: Secret::new(REFRESH_SECRET.to_owned()),
@@ -82,13 +91,15 @@ impl House {
         let directory =
             Arc::new(Directory::new(settings, Arc::<ManualClock>::clone(&clock), Arc::new(|_| ())));
         let backend = Backend::start(directory, Arc::clone(&clock), &tasks);
-        let door = open(plan, &backend, &upstream, &clock).await;
-        Self { addr: door.http, clock, backend, upstream, door: Some(door), tasks }
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { addr, clock, backend, upstream, door: None, tasks }
     }
 
     /// Another gateway with the same counterparts.
     pub async fn another(&self, plan: Plan<'_>) -> Doorkeep {
-        open(plan, &self.backend, &self.upstream, &self.clock).await
+        let text = toml(plan, self.backend.addr, self.upstream.addr);
+        let settings = Settings::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
+        Doorkeep::start(settings, Arc::<ManualClock>::clone(&self.clock)).await.unwrap()
     }
 
     pub fn later(&self, secs: u64) {
@@ -126,12 +137,6 @@ impl House {
         self.later(ACCESS_LIFE.as_secs() / 2 + 10);
         jar
     }
-}
-
-async fn open(plan: Plan<'_>, backend: &Backend, upstream: &Upstream, clock: &Arc<ManualClock>) -> Doorkeep {
-    let text = toml(plan, backend.addr, upstream.addr);
-    let settings = Settings::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-    Doorkeep::start(settings, Arc::<ManualClock>::clone(clock)).await.unwrap()
 }
 
 /// The settings as a file has them.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod gate;
 pub mod house;
 pub mod jar;
+pub mod program;
 pub mod token;
 pub mod upstream;
 pub mod wire;
@@ -17,6 +18,7 @@ pub use client::{Answer, Ask, Conn};
 pub use gate::Gate;
 pub use house::{House, Plan};
 pub use jar::Jar;
+pub use program::Program;
 pub use upstream::{Seen, State, Step, Upstream, answer, head_of, ok};
 
 /// Longest wait for anything that should happen.
