@@ -114,6 +114,37 @@ async fn each_piece_is_passed_on_as_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_an_answer_pass_unless_they_belong_in_its_head() {
+    let house = House::usual().await;
+    let body = "3\r\nabc\r\n0\r\nX-Sum: 7\r\nSet-Cookie: access_token=fixed\r\nContent-Length: 9\r\n\r\n";
+    let head = head_of("200 OK", &[("Transfer-Encoding", "chunked"), ("Trailer", "X-Sum, Set-Cookie")]);
+    house.upstream.answers("/public/x", [head, body.as_bytes().to_vec()].concat());
+    let got = house.ask(&Ask::script("/public/x").line("TE", "trailers")).await.expect(200);
+    assert!(got.whole && got.body == b"abc");
+    assert!(got.trailers.iter().all(|(name, _)| name == "x-sum"), "{:?}", got.trailers);
+    assert_eq!(house.upstream.last().line("te"), Some("trailers"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_holds_the_app_back() {
+    let house = House::usual().await;
+    let head = head_of("200 OK", &[("Content-Length", &(256 * MIB).to_string())]);
+    house.upstream.on("/public/x", vec![Step::Send(head), Step::Repeat(vec![b'x'; 64 * 1024], 256 * 16)]);
+    let mut conn = house.conn().await;
+    conn.send(&Ask::script("/public/x").bytes()).await;
+    conn.head().await.expect("a head");
+    let mut before = 0;
+    within("the app to be held back", async {
+        while before != house.upstream.sent() {
+            before = house.upstream.sent();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
+    assert!(before < 64 * MIB, "{before} bytes are on their way to nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_over_the_limit_is_refused_and_ends_the_connection() {
     let house = House::start(Plan { listen: r#"body = "64KiB""#, ..Plan::default() }).await;
     let fits = bytes(64 * 1024);

@@ -269,65 +269,70 @@ async fn act(
     call: &Call,
     fault: Fault,
 ) -> Option<Vec<u8>> {
-    let lines: Vec<(&str, &str)> =
-        call.head.all("x-access-token").into_iter().map(|token| ("x-access-token", token)).collect();
-    let really = || ask(&inner.directory, &call.path, &lines, &call.body);
-    let stand_in = || async { (200, json!({"isSuccess": true, "data": {"id": "x", "token": "y"}})) };
+    let json =
+        |status, body: &Value| written(status, &[("Content-Type", "application/json")], &body.to_string());
+    let really = || really(inner, call);
     let acted = |spent| async move {
         match spent {
             Spent::Yes => really().await.1,
-            Spent::No => stand_in().await.1,
+            Spent::No => json!({"isSuccess": true, "data": {"id": "x", "token": "y"}}),
         }
     };
-    let (status, lines, body): (u16, Vec<(&str, &str)>, String) = match fault {
+    match fault {
         Fault::None => {
             let (status, body) = really().await;
-            (status, vec![("Content-Type", "application/json")], body.to_string())
+            Some(json(status, &body))
         }
         Fault::Slow(gate) => {
             let (status, body) = really().await;
             gate.pass().await;
-            (status, vec![("Content-Type", "application/json")], body.to_string())
+            Some(json(status, &body))
         }
         Fault::Late(gate) => {
             gate.pass().await;
             let (status, body) = really().await;
-            (status, vec![("Content-Type", "application/json")], body.to_string())
+            Some(json(status, &body))
         }
-        Fault::Says(status, ref lines, body) => {
-            (status, lines.iter().map(|(name, value)| (*name, value.as_str())).collect(), body)
+        Fault::Says(status, lines, body) => {
+            let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            Some(written(status, &lines, &body))
         }
         Fault::Resigned(key) => {
             let (status, mut body) = really().await;
             let claims = super::token::claims(body["data"]["token"].as_str().unwrap());
             body["data"]["token"] = Value::from(super::token::signed_with(&claims, key));
-            (status, vec![("Content-Type", "application/json")], body.to_string())
+            Some(json(status, &body))
         }
-        Fault::Answers(body) => (200, vec![("Content-Type", "application/json")], body.to_string()),
+        Fault::Answers(body) => Some(json(200, &body)),
         Fault::HalfJson(spent) => {
             let body = acted(spent).await.to_string();
-            let half = body[..body.len() / 2].to_owned();
-            (200, vec![("Content-Type", "application/json")], half)
+            Some(written(200, &[("Content-Type", "application/json")], &body[..body.len() / 2]))
         }
         Fault::Huge(spent) => {
             let mut body = acted(spent).await;
             body["padding"] = Value::from("x".repeat(2 << 20));
-            (200, vec![("Content-Type", "application/json")], body.to_string())
+            Some(json(200, &body))
         }
         Fault::Cut(spent) => {
-            let body = acted(spent).await.to_string();
-            let bytes = written(200, &[("Content-Type", "application/json")], &body);
-            let _gone = stream.write_all(&bytes[..bytes.len() - body.len() / 2]).await;
+            let body = acted(spent).await;
+            let bytes = json(200, &body);
+            let _gone = stream.write_all(&bytes[..bytes.len() - body.to_string().len() / 2]).await;
             let _gone = stream.shutdown().await;
-            return None;
+            None
         }
         Fault::Silence(spent) => {
             acted(spent).await;
             while matches!(reader.more(stream).await, Ok(n) if n > 0) {}
-            return None;
+            None
         }
-    };
-    Some(written(status, &lines, &body))
+    }
+}
+
+/// What the directory says to a call.
+async fn really(inner: &Inner, call: &Call) -> (u16, Value) {
+    let tokens = call.head.all("x-access-token").into_iter();
+    let lines: Vec<(&str, &str)> = tokens.map(|token| ("x-access-token", token)).collect();
+    ask(&inner.directory, &call.path, &lines, &call.body).await
 }
 
 fn written(status: u16, lines: &[(&str, &str)], body: &str) -> Vec<u8> {

@@ -13,7 +13,7 @@ pub mod wire;
 use std::future::Future;
 use std::time::Duration;
 
-pub use backend::{Backend, Fault, Spent};
+pub use backend::{Fault, Spent};
 pub use client::{Answer, Ask, Conn};
 pub use gate::Gate;
 pub use house::{House, Plan};

@@ -38,9 +38,8 @@ impl Program {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let said: Arc<Mutex<String>> = Arc::default();
-        let mut pipes: Vec<Box<dyn std::io::Read + Send>> = Vec::new();
-        pipes.push(Box::new(child.stdout.take().unwrap()));
-        pipes.push(Box::new(child.stderr.take().unwrap()));
+        let pipes: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
         for pipe in pipes {
             let said = Arc::clone(&said);
             std::thread::spawn(move || {

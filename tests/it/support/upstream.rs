@@ -21,8 +21,6 @@ pub struct Seen {
     pub head: Head,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
-    /// Counts connections from 0.
-    pub connection: usize,
     pub state: State,
 }
 
@@ -55,8 +53,6 @@ pub enum Step {
     Close,
     /// Says and reads nothing more until the other end closes.
     Hang,
-    /// Sends back whatever comes: a tunnel.
-    Echo,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +61,7 @@ struct Record {
     plays: Mutex<HashMap<String, Vec<Step>>>,
     connections: AtomicUsize,
     ended: AtomicUsize,
+    sent: AtomicUsize,
 }
 
 /// The app.
@@ -88,14 +85,14 @@ impl Upstream {
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
-                let number = record.connections.fetch_add(1, Ordering::SeqCst);
+                record.connections.fetch_add(1, Ordering::SeqCst);
                 let (record, tls) = (Arc::clone(&record), tls.clone());
                 tracker.spawn(async move {
                     match tls {
-                        None => converse(stream, number, &record).await,
+                        None => converse(stream, &record).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                converse(stream, number, &record).await;
+                                converse(stream, &record).await;
                             }
                         }
                     }
@@ -132,12 +129,17 @@ impl Upstream {
         self.record.connections.load(Ordering::SeqCst)
     }
 
+    /// Bytes that it could write so far.
+    pub fn sent(&self) -> usize {
+        self.record.sent.load(Ordering::SeqCst)
+    }
+
     pub fn ended(&self) -> usize {
         self.record.ended.load(Ordering::SeqCst)
     }
 }
 
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, connection: usize, record: &Record) {
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, record: &Record) {
     let mut reader = Reader::default();
     while let Some(head) = reader.head(&mut stream).await {
         let mut words = head.first.split(' ');
@@ -149,7 +151,6 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, connection: u
             head: head.clone(),
             body: Vec::new(),
             trailers: Vec::new(),
-            connection,
             state: State::Arriving,
         };
         let index = {
@@ -158,46 +159,40 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, connection: u
             all.len() - 1
         };
         for step in steps {
-            match step {
-                Step::ReadBody => {
-                    if !read_body(&mut stream, &mut reader, &head, index, record).await {
-                        return;
-                    }
-                }
-                Step::Send(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
-                        return;
-                    }
-                }
+            let goes_on = match step {
+                Step::ReadBody => read_body(&mut stream, &mut reader, &head, index, record).await,
+                Step::Send(bytes) => send(&mut stream, &bytes, record).await,
                 Step::Repeat(bytes, times) => {
-                    for _ in 0..times {
-                        if stream.write_all(&bytes).await.is_err() {
-                            return;
-                        }
+                    let mut left = times;
+                    while left > 0 && send(&mut stream, &bytes, record).await {
+                        left -= 1;
                     }
-                    let _gone = stream.flush().await;
+                    left == 0
                 }
-                Step::Wait(gate) => gate.pass().await,
+                Step::Wait(gate) => {
+                    gate.pass().await;
+                    true
+                }
                 Step::Close => {
                     let _gone = stream.shutdown().await;
-                    return;
+                    false
                 }
                 Step::Hang => {
                     while matches!(reader.more(&mut stream).await, Ok(n) if n > 0) {}
-                    return;
+                    false
                 }
-                Step::Echo => loop {
-                    let bytes = std::mem::take(&mut reader.buf);
-                    if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
-                        return;
-                    }
-                    if !matches!(reader.more(&mut stream).await, Ok(n) if n > 0) {
-                        return;
-                    }
-                },
+            };
+            if !goes_on {
+                return;
             }
         }
     }
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], record: &Record) -> bool {
+    let sent = stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok();
+    record.sent.fetch_add(bytes.len(), Ordering::SeqCst);
+    sent
 }
 
 fn play(record: &Record, target: &str) -> Vec<Step> {
