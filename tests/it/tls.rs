@@ -1,16 +1,19 @@
-//! Apps that speak TLS: known by their certificate, or not asked at all.
+//! TLS on both sides: apps are known by their certificate or not asked at all, browsers get the certificate that they ask for.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::NamedTempFile;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::task::TaskTracker;
 
-use crate::support::{Ask, House, Plan, Upstream};
+use crate::support::{Ask, Conn, Gate, HOST, House, Plan, Step, Upstream, ok, within};
 
 /// A certificate authority, and its certificate in a file.
 struct Authority {
@@ -29,18 +32,47 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
-    fn acceptor(&self, name: &str, last_year: i32) -> TlsAcceptor {
+    /// A certificate for a name that is valid until the end of that year, with its key.
+    fn issue(&self, name: &str, last_year: i32) -> (Certificate, KeyPair) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(last_year, 1, 1);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn acceptor(&self, name: &str, last_year: i32) -> TlsAcceptor {
+        let (certificate, key) = self.issue(name, last_year);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Settings for a listener with certificates of these names.
+    fn listener(&self, folder: &Path, names: &[&str]) -> String {
+        let mut tables = String::new();
+        for name in names {
+            let (certificate, key) = self.issue(name, 2090);
+            let (cert_file, key_file) =
+                (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+            std::fs::write(&cert_file, certificate.pem()).unwrap();
+            std::fs::write(&key_file, key.serialize_pem()).unwrap();
+            let table = format!("[[tls]]\ncert = {cert_file:?}\nkey = {key_file:?}\n");
+            tables.push_str(&table);
+        }
+        tables
+    }
+
+    /// A browser that believes this authority alone.
+    fn browser(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let pem = std::fs::read(self.file.path()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
     }
 
     fn trust(&self) -> String {
@@ -98,8 +130,78 @@ async fn an_app_that_turns_out_not_to_speak_tls_is_a_502() {
         ..Plan::default()
     };
     let door = house.another(plan).await;
-    let mut conn = crate::support::Conn::open(door.http).await;
+    let mut conn = Conn::open(door.http).await;
     conn.send(&Ask::page("/public/x").bytes()).await;
     conn.answer("GET").await.expect(502);
     assert_eq!(house.upstream.count(), 0);
+}
+
+/// A gateway whose second listener speaks TLS for these names.
+async fn with_tls(authority: &Authority, names: &[&str], listen: &str) -> (House, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = authority.listener(folder.path(), names);
+    let listen = format!("https = \"127.0.0.1:0\"\n{listen}");
+    let house = House::start(Plan { listen: &listen, rules: &rules, ..Plan::default() }).await;
+    (house, folder)
+}
+
+async fn browse(house: &House, authority: &Authority, name: &str) -> std::io::Result<Conn> {
+    let tcp = TcpStream::connect(house.door().https.unwrap()).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    within("a handshake", authority.browser().connect(name, tcp)).await.map(Conn::over)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_come_by_tls_and_get_the_certificate_of_the_name_they_ask_for() {
+    let authority = Authority::new();
+    let (house, _folder) = with_tls(&authority, &["other.test.example", HOST], "").await;
+    let jar = house.expired().await;
+    let mut conn = browse(&house, &authority, HOST).await.unwrap();
+    let answer = conn.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    assert!(answer.cookie("access_token").is_some());
+    let again =
+        conn.ask(&Ask::script("/x").method("POST").body(&[b'x'; 100_000]).jar(&jar)).await.expect(200);
+    assert!(again.whole);
+    browse(&house, &authority, "other.test.example").await.unwrap();
+    let stranger = Authority::new();
+    assert!(browse(&house, &stranger, HOST).await.is_err());
+    assert!(browse(&house, &authority, "elsewhere.example").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_finish_its_handshake_is_not_waited_for() {
+    let authority = Authority::new();
+    let (house, _folder) = with_tls(&authority, &[HOST], "handshake = \"300ms\"").await;
+    let mut silent = Conn::open(house.door().https.unwrap()).await;
+    let mut other = browse(&house, &authority, HOST).await.unwrap();
+    other.ask(&Ask::page("/public/x")).await.expect(200);
+    silent.closed().await;
+    let mut plain = Conn::open(house.door().https.unwrap()).await;
+    plain.send(&Ask::page("/public/plain").bytes()).await;
+    within("the end", async {
+        while matches!(plain.reader.more(&mut plain.stream).await, Ok(n) if n > 0) {}
+    })
+    .await;
+    assert!(!plain.reader.buf.starts_with(b"HTTP/"), "plain HTTP is not answered there");
+    assert_eq!(house.upstream.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_and_drain_hold_by_tls_too() {
+    let authority = Authority::new();
+    let (mut house, _folder) = with_tls(&authority, &[HOST], "idle = \"300ms\"").await;
+    let mut idle = browse(&house, &authority, HOST).await.unwrap();
+    idle.ask(&Ask::page("/public/x")).await.expect(200);
+    idle.closed().await;
+    let gate = Gate::closed();
+    house.upstream.on("/public/slow", vec![Step::Wait(gate.clone()), Step::Send(ok("slow but whole"))]);
+    let mut busy = browse(&house, &authority, HOST).await.unwrap();
+    busy.send(&Ask::page("/public/slow").bytes()).await;
+    gate.reached_by(1).await;
+    let tls = house.door().https.unwrap();
+    let draining = house.tasks.spawn(house.door.take().unwrap().drain());
+    within("connections to be refused", async { while TcpStream::connect(tls).await.is_ok() {} }).await;
+    gate.open();
+    assert_eq!(busy.answer("GET").await.expect(200).text(), "slow but whole");
+    assert_eq!(within("the drain", draining).await.unwrap().unwrap(), doorkeep::server::Drained::All);
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::jar::Jar;
@@ -169,10 +169,14 @@ impl Answer {
     }
 }
 
+/// Bytes both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// A connection to the gateway.
-#[derive(Debug)]
 pub struct Conn {
-    pub stream: TcpStream,
+    pub stream: Box<dyn Stream>,
     pub reader: Reader,
 }
 
@@ -180,7 +184,12 @@ impl Conn {
     pub async fn open(addr: SocketAddr) -> Self {
         let stream = within("a connection", TcpStream::connect(addr)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, reader: Reader::default() }
+        Self::over(stream)
+    }
+
+    /// A connection over something that is open already.
+    pub fn over(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), reader: Reader::default() }
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
