@@ -79,6 +79,7 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
     let limits = ConnectionLimits {
         head: span("head", defaults.head),
         idle: span("idle", defaults.idle),
+        write: span("write", defaults.write),
         connections: count("connections", defaults.connections),
         head_bytes: head_bytes.map_or(defaults.head_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX)),
         head_fields: count("head_fields", defaults.head_fields),

@@ -173,6 +173,10 @@ impl Upstream {
 
     fn reply(&self, response: Response<Incoming>) -> Response<ReplyBody> {
         let (mut head, body) = response.into_parts();
+        // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
+        if head.headers.contains_key(TRANSFER_ENCODING) {
+            head.headers.remove(CONTENT_LENGTH);
+        }
         drop_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
         head.extensions.clear();

@@ -35,6 +35,8 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// Without a request.
     pub idle: Duration,
+    /// Without a byte that the client takes, while there are bytes for it.
+    pub write: Duration,
     /// Open connections at a time.
     pub connections: usize,
     /// Bytes of a request head.
@@ -48,6 +50,7 @@ impl Default for ConnectionLimits {
         Self {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            write: Duration::from_secs(60),
             connections: 10_000,
             head_bytes: 32 * 1024,
             head_fields: 100,
@@ -167,18 +170,32 @@ pub async fn accept<H: Handler>(
             drop(stream);
             continue;
         };
-        meters.connections.inc();
+        let counted = Counted::new(&meters);
         let (handler, tls) = (handler.clone(), tls.clone());
         let (finish, cut) = (life.finish.clone(), life.cut.clone());
-        let meters = Arc::clone(&meters);
         life.tasks.spawn(async move {
             tokio::select! {
                 () = greet(stream, tls, Conversation { peer, handler, limits, finish }) => {}
                 () = cut.cancelled() => {}
             }
-            meters.connections.dec();
-            drop(permit);
+            drop((counted, permit));
         });
+    }
+}
+
+/// A connection that is counted as open for as long as this lives, whatever ends it.
+struct Counted(Arc<Meters>);
+
+impl Counted {
+    fn new(meters: &Arc<Meters>) -> Self {
+        meters.connections.inc();
+        Self(Arc::clone(meters))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 
@@ -230,7 +247,7 @@ where
         .max_headers(limits.head_fields)
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes.max(64 * 1024))
-        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone())), service);
+        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone(), limits.write)), service);
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,

@@ -121,11 +121,25 @@ pub(super) struct Paced<S> {
     stream: S,
     pacer: Pacer,
     timer: Option<(u8, Pin<Box<Sleep>>)>,
+    /// Longest wait for the client to take a byte.
+    write: Duration,
+    writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Paced<S> {
-    pub(super) fn new(stream: S, pacer: Pacer) -> Self {
-        Self { stream, pacer, timer: None }
+    pub(super) fn new(stream: S, pacer: Pacer, write: Duration) -> Self {
+        Self { stream, pacer, timer: None, write, writing: None }
+    }
+
+    /// Holds a write against its limit: the time runs while the client takes nothing.
+    fn hold<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.writing = None;
+            return written;
+        }
+        let limit = self.write;
+        let timer = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether what the connection is doing has taken too long.
@@ -184,15 +198,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.hold(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.hold(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.hold(cx, shut)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -204,6 +221,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.hold(cx, written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn paced(stream: tokio::io::DuplexStream) -> Paced<tokio::io::DuplexStream> {
+        Paced::new(stream, Pacer::new(Duration::from_secs(10), Duration::from_secs(75)), LIMIT)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        let mut ours = paced(ours);
+        let written = tokio::time::timeout(LIMIT * 2, ours.write_all(&[0; 4096])).await.expect("it ends");
+        assert_eq!(written.expect_err("given up").kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_little_is_not() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut ours = paced(ours);
+        let reading = async {
+            let mut some = [0; 512];
+            for _ in 0..20 {
+                tokio::time::sleep(LIMIT / 2).await;
+                theirs.read_exact(&mut some).await.expect("bytes");
+            }
+        };
+        let (written, ()) = tokio::join!(ours.write_all(&[0; 10 * 1024]), reading);
+        written.expect("taken, if slowly");
     }
 }

@@ -126,6 +126,29 @@ async fn trailers_of_an_answer_pass_unless_they_belong_in_its_head() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_framings_of_an_answer_the_chunks_count() {
+    let house = House::usual().await;
+    for length in ["3", "30"] {
+        let head = head_of("200 OK", &[("Transfer-Encoding", "chunked"), ("Content-Length", length)]);
+        house.upstream.answers("/public/x", [head, b"5\r\nhello\r\n0\r\n\r\n".to_vec()].concat());
+        let got = house.ask(&Ask::script("/public/x")).await.expect(200);
+        assert!(got.whole && got.body == b"hello", "Content-Length: {length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_given_up_and_the_app_with_it() {
+    let house = House::start(Plan { listen: "write = \"300ms\"", ..Plan::default() }).await;
+    let head = head_of("200 OK", &[("Content-Length", &(256 * MIB).to_string())]);
+    house.upstream.on("/public/x", vec![Step::Send(head), Step::Repeat(vec![b'x'; 64 * 1024], 256 * 16)]);
+    let mut conn = house.conn().await;
+    conn.send(&Ask::script("/public/x").bytes()).await;
+    conn.head().await.expect("a head");
+    until("the connection's end", || house.door().meters.connections.get() == 0).await;
+    assert!(house.upstream.sent() < 64 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_the_app_back() {
     let house = House::usual().await;
     let head = head_of("200 OK", &[("Content-Length", &(256 * MIB).to_string())]);
