@@ -63,13 +63,17 @@
 //! 4. *A refusal is remembered, a fault never.* Nothing that was refused is presented again.
 //! 5. *Early.* A live token is due once less than [`ahead`](outcome::Ahead) is left. It is served at once, the flight runs
 //!    beside the upstream's answer, and only the request that started it holds its head for it, at most `attach`.
-//! 6. *Lost answers.* Once a byte is out, what came of it is unknown until an answer is read. The token is presented again
-//!    once, not before the access token has ended, and later at most every thirty seconds.
+//! 6. *Lost answers.* Once a byte is out, what came of it is unknown until an answer of the backend is read; a 502 or 504 is
+//!    the word of a proxy before it. The token is presented again once, not before the access token has ended, and later
+//!    at most every thirty seconds. A backend that gave no decision is left alone for two seconds by those who can wait.
 //! 7. *Who.* What was issued is verified like any token, and its subject is the old one: from a verified token, from the
 //!    chain, or from our sealed notes. Another subject is refused and revoked. Where nobody knows the subject, only a page
 //!    view renews.
 //! 8. *Families.* All tokens that descend from one sign-in are a family. Signing out remembers the family until its last
 //!    token would have ended; whether an answer stores or clears cookies is decided when its head is written.
+//!
+//! 9. *Strangers.* A pair of which nothing tells that it is anybody's (no verified token, no notes, no earlier renewal) can
+//!    be sent by anybody: few flights at a time are for such, and what is remembered of them goes first.
 //!
 //! # What always holds
 //!

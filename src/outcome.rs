@@ -192,6 +192,9 @@ pub enum BackendFault {
         /// What was issued.
         issued: Box<Issued>,
     },
+    /// Too many renewals are under way: nothing was presented.
+    #[error("too many renewals are under way")]
+    Busy,
     /// A fault of our own on the way.
     #[error("internal fault during the renewal")]
     Internal,
@@ -208,6 +211,7 @@ impl BackendFault {
             | Self::ClientRejected { .. }
             | Self::HeldBack { .. }
             | Self::Slow
+            | Self::Busy
             | Self::Unverifiable { .. } => false,
         }
     }
@@ -223,6 +227,7 @@ impl BackendFault {
             Self::HeldBack { .. } => "held_back",
             Self::Slow => "slow",
             Self::Unverifiable { .. } => "unverifiable",
+            Self::Busy => "busy",
             Self::Internal => "internal",
         }
     }

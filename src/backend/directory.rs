@@ -203,6 +203,10 @@ impl Directory {
     fn read(&self, answered: &Answered) -> Read {
         let status = answered.status;
         let no_decision = Read::Unavailable(BackendFault::NoDecision { status: status.as_u16() });
+        // A proxy before the backend speaks here: the request may have reached the backend and spent the token.
+        if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+            return Read::Unavailable(BackendFault::Lost(Loss::Broken));
+        }
         let Body::Json(json) = &answered.body else { return no_decision };
         if status.is_success() && json.get("isSuccess") == Some(&Value::Bool(true)) {
             return match json.get("data").and_then(|data| Session::deserialize(data).ok()) {
@@ -251,25 +255,29 @@ enum Read {
 /// The session object of an answer, as far as it is about tokens.
 #[derive(Deserialize)]
 struct Session {
-    id: Option<String>,
+    #[serde(default)]
+    id: Value,
     token: String,
-    expiry: Option<String>,
+    #[serde(default)]
+    expiry: Value,
     refresh: Option<Refresh>,
 }
 
 #[derive(Deserialize)]
 struct Refresh {
     token: String,
-    expiry: Option<String>,
+    #[serde(default)]
+    expiry: Value,
 }
 
 impl Session {
     /// The tokens; beside a renewal without a new refresh token, or without an id, the presented one stays.
     fn tokens(self, presented: Option<&Pair>, received_at: UnixTime) -> Option<TokenSet> {
-        let moment = |text: Option<String>| text.as_deref().and_then(crate::clock::parse_iso);
-        let session = self.id.as_deref().and_then(SessionId::parse);
+        // An odd id or expiry is as good as none: the tokens beside it are the only ones left.
+        let moment = |value: &Value| value.as_str().and_then(crate::clock::parse_iso);
+        let session = self.id.as_str().and_then(SessionId::parse);
         let (refresh, rotated, refresh_expires) = match self.refresh {
-            Some(refresh) => (RefreshToken::parse(&refresh.token)?, true, moment(refresh.expiry)),
+            Some(refresh) => (RefreshToken::parse(&refresh.token)?, true, moment(&refresh.expiry)),
             None => (presented?.refresh.clone(), false, None),
         };
         Some(TokenSet {
@@ -277,7 +285,7 @@ impl Session {
             refresh,
             rotated,
             session: session.or_else(|| presented.and_then(|pair| pair.session.clone())),
-            access_expires: moment(self.expiry),
+            access_expires: moment(&self.expiry),
             refresh_expires,
             received_at,
         })

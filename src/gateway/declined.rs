@@ -40,6 +40,7 @@ impl Gateway {
                     | BackendFault::ClientRejected { .. }
                     | BackendFault::Lost(_)
                     | BackendFault::Slow
+                    | BackendFault::Busy
                     | BackendFault::Unverifiable { .. }
                     | BackendFault::Internal => RETRY_AFTER,
                 };

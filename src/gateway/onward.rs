@@ -10,7 +10,7 @@ use crate::body::{Early, Limited, ReplyBody};
 use crate::forward::{ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Via, clean};
 use crate::gateway::{App, Asked, Gateway, malformed};
 use crate::reply;
-use crate::route::CookieRule;
+use crate::route::{CookieRule, RuleAccess};
 use crate::session::cookies;
 use crate::verdict::Caller;
 
@@ -29,7 +29,10 @@ impl Gateway {
         if declared_length(&head).is_some_and(|length| length > app.body.size) {
             return too_large(asked);
         }
-        if asked.route.rule.cookies == CookieRule::Strip {
+        // An app that may see session cookies still sees none of a session that was set aside.
+        let set_aside =
+            matches!(asked.route.rule.access, RuleAccess::Session(_)) && *caller == Caller::Anonymous;
+        if asked.route.rule.cookies == CookieRule::Strip || set_aside {
             cookies::strip(&mut head.headers, self.0.sessions.carrier.names());
         }
         let told = match self.told(app, caller) {

@@ -6,11 +6,14 @@
 //! - once one has: `replay` longer, and that long after the older token was last set, since answers overtake each other.
 //!
 //! Entries chain, old to new to newest. A refusal is kept so that nothing is presented twice. Over the byte budget what
-//! matters least goes first: confirmed results and refusals, then delivered ones, and undelivered ones last.
+//! matters least goes first: what strangers sent, then confirmed results and refusals, then delivered ones, and undelivered
+//! ones last.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
 use crate::outcome::{Issued, Lineage, RefusalReason, SessionKey};
@@ -55,8 +58,17 @@ pub(crate) enum Known {
 #[derive(Clone, Debug)]
 pub(crate) enum Slot {
     Issued(Entry),
-    Refused { reason: RefusalReason, ends: UnixTime, told: Told },
-    Unknown { not_before: UnixTime, ends: UnixTime },
+    Refused { reason: RefusalReason, ends: UnixTime, told: Told, lane: Lane },
+    Unknown { not_before: UnixTime, ends: UnixTime, lane: Lane },
+}
+
+/// Whether anything told whose session a pair was. What is remembered of strangers never costs a user anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Lane {
+    /// Something did.
+    Known,
+    /// Nothing did: anybody can send such a pair.
+    Stranger,
 }
 
 /// Whether an answer has told a client of a refusal.
@@ -82,6 +94,7 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    Strange,
     Spent,
     Delivered,
     Undelivered,
@@ -97,6 +110,9 @@ impl Slot {
 
     const fn rank(&self) -> Rank {
         match self {
+            Self::Refused { lane: Lane::Stranger, .. } | Self::Unknown { lane: Lane::Stranger, .. } => {
+                Rank::Strange
+            }
             Self::Issued(Entry { confirmed: Some(_), .. }) | Self::Refused { .. } => Rank::Spent,
             Self::Issued(Entry { delivered: Some(_), .. }) | Self::Unknown { .. } => Rank::Delivered,
             Self::Issued(_) => Rank::Undelivered,
@@ -210,14 +226,20 @@ impl Memory {
     }
 
     /// Keeps a refusal until `ends`.
-    pub(crate) fn refused(&mut self, key: SessionKey, reason: RefusalReason, ends: UnixTime, now: UnixTime) {
-        self.put(key, Slot::Refused { reason, ends, told: Told::No }, now);
+    pub(crate) fn refused(
+        &mut self,
+        key: SessionKey,
+        reason: RefusalReason,
+        ends: UnixTime,
+        (lane, now): (Lane, UnixTime),
+    ) {
+        self.put(key, Slot::Refused { reason, ends, told: Told::No, lane }, now);
     }
 
     /// Keeps that what came of presenting this pair is not known.
-    pub(crate) fn lost(&mut self, key: SessionKey, not_before: UnixTime, now: UnixTime) {
+    pub(crate) fn lost(&mut self, key: SessionKey, not_before: UnixTime, lane: Lane, now: UnixTime) {
         let ends = not_before.max(now).saturating_add(self.keep.undelivered);
-        self.put(key, Slot::Unknown { not_before, ends }, now);
+        self.put(key, Slot::Unknown { not_before, ends, lane }, now);
     }
 
     /// The newest tokens for whoever presented this key, noted as carried by an answer that is written now.
@@ -417,7 +439,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_whole_chain_and_is_told_once() {
         let mut memory = chain(2);
-        memory.refused(key(3), RefusalReason::ByBackend, at(600), at(0));
+        memory.refused(key(3), RefusalReason::ByBackend, at(600), (Lane::Known, at(0)));
         assert_eq!(memory.look(key(1)), Known::Refused(RefusalReason::ByBackend));
         assert_eq!(memory.tell(key(3)), Told::No);
         assert_eq!(memory.tell(key(3)), Told::Yes);

@@ -28,7 +28,7 @@ use crate::outcome::{
     Answer, BackendFault, Issued, Lineage, Loss, RefusalReason, RenewOutcome, Renewed, Revocation,
     SessionKey, TokenFault,
 };
-use crate::renew::memory::{Keep, Known, Memory, Slot, Told};
+use crate::renew::memory::{Keep, Known, Lane, Memory, Slot, Told};
 pub use crate::renew::persist::PersistError;
 use crate::renew::tombstones::Tombstones;
 use crate::session::Sessions;
@@ -39,6 +39,15 @@ use crate::verdict::CookieChange;
 
 /// How long a refusal is remembered, counted from now or from the end of the access token that still lived.
 const REFUSAL_KEPT: Duration = Duration::from_secs(600);
+
+/// Most renewals under way at a time.
+const FLIGHTS: usize = 4096;
+
+/// Most renewals under way for tokens of which nothing tells that they are anybody's: anybody can send such tokens.
+const STRANGERS: usize = 64;
+
+/// After a backend gave no decision, how long no renewal is begun whose access token still lives.
+const EARLY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Between presentations of a token whose answers were lost.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -84,6 +93,10 @@ struct Inner {
 struct Ledger {
     memory: Memory,
     flights: HashMap<SessionKey, watch::Receiver<Option<RenewOutcome>>>,
+    /// Flights for pairs of which nothing tells that they are anybody's.
+    strangers: usize,
+    /// A backend that gave no decision is left alone by those who can wait.
+    no_early_before: UnixTime,
     tombstones: Tombstones,
 }
 
@@ -121,6 +134,13 @@ struct Leg {
     access_ends: Option<UnixTime>,
 }
 
+impl Leg {
+    /// Whether anything tells whose session this is: a verified token, our notes, or an earlier renewal.
+    const fn lane(&self) -> Lane {
+        if self.lineage.subject.is_some() { Lane::Known } else { Lane::Stranger }
+    }
+}
+
 /// What asking for a renewal leads to.
 enum Entered {
     Settled(RenewOutcome),
@@ -149,8 +169,13 @@ impl Renewer {
     ) -> Self {
         let keep =
             Keep { replay: settings.replay, undelivered: settings.undelivered, budget: settings.memory };
-        let ledger =
-            Ledger { memory: Memory::new(keep), flights: HashMap::new(), tombstones: Tombstones::default() };
+        let ledger = Ledger {
+            memory: Memory::new(keep),
+            flights: HashMap::new(),
+            strangers: 0,
+            no_early_before: UnixTime::from_secs(0),
+            tombstones: Tombstones::default(),
+        };
         let tasks = TaskTracker::new();
         Self(Arc::new(Inner {
             settings,
@@ -177,6 +202,9 @@ impl Renewer {
     /// Renews a session whose access token still lives, without waiting.
     #[must_use]
     pub fn beside(&self, request: &RenewRequest) -> Beside {
+        if self.0.clock.now() < self.0.ledger().no_early_before {
+            return Beside::Nothing;
+        }
         match self.enter(request) {
             Entered::Settled(RenewOutcome::Renewed(renewed)) => Beside::Ready(Box::new(renewed.issued)),
             Entered::Settled(
@@ -219,7 +247,12 @@ impl Renewer {
                 }
                 match ledger.memory.deliver(issued.presented, now) {
                     Some((newest, _)) => CookieChange::Store(Box::new((*newest).clone())),
-                    None => CookieChange::Store(issued),
+                    // Forgotten so soon, it was dropped for want of memory: this is the only copy left.
+                    None if now.since(issued.tokens.received_at) < self.0.settings.replay => {
+                        CookieChange::Store(issued)
+                    }
+                    // Forgotten after its time: the browser has had something newer since.
+                    None => CookieChange::Keep,
                 }
             }
             CookieChange::Clear(key) => {
@@ -250,10 +283,8 @@ impl Renewer {
         if wants_live && live == Liveness::Over {
             match self.renew(&request).await {
                 RenewOutcome::Renewed(_) | RenewOutcome::Withheld => {}
-                RenewOutcome::Refused(_) => {
-                    self.0.bury(&request, None);
-                    return Revocation::Ended;
-                }
+                // Over, or never a session: a refusal proves nothing about whose it was, so nobody's is remembered.
+                RenewOutcome::Refused(_) => return Revocation::Ended,
                 RenewOutcome::Unavailable(fault) => return Revocation::Unavailable(fault),
             }
         }
@@ -395,8 +426,16 @@ impl Renewer {
             }
             Some(Slot::Unknown { .. } | Slot::Issued(_)) | None => {}
         }
-        if leg.lineage.subject.is_none() && blind == Blind::Refused {
+        let lane = leg.lane();
+        if lane == Lane::Stranger && blind == Blind::Refused {
             return Begin::Settled(RenewOutcome::Withheld);
+        }
+        let full = lane == Lane::Stranger && ledger.strangers >= STRANGERS || ledger.flights.len() >= FLIGHTS;
+        if full {
+            return Begin::Settled(RenewOutcome::Unavailable(BackendFault::Busy));
+        }
+        if lane == Lane::Stranger {
+            ledger.strangers += 1;
         }
         let (sender, receiver) = watch::channel(None);
         ledger.flights.insert(leg.key, receiver.clone());
@@ -444,7 +483,14 @@ impl Inner {
 
     async fn fly(&self, leg: Leg, sender: watch::Sender<Option<RenewOutcome>>) {
         let stopwatch = Stopwatch::start();
-        let mut landing = Landing { inner: self, key: leg.key, sender, outcome: None };
+        let mut landing = Landing {
+            inner: self,
+            key: leg.key,
+            lane: leg.lane(),
+            access_ends: leg.access_ends,
+            sender,
+            outcome: None,
+        };
         let answer = tokio::time::timeout(self.settings.give_up, self.backend.renew(&leg.pair))
             .await
             .unwrap_or(Answer::Unavailable(BackendFault::Lost(Loss::GaveUp)));
@@ -489,17 +535,21 @@ impl Inner {
         let now = self.clock.now();
         let verified = self.sessions.verifier.verify_fresh(&tokens.access, now);
         let mut issued = Issued { tokens, presented: leg.key, lineage: leg.lineage.clone() };
-        let unverifiable = match &verified {
-            Verified::Live(identity) => {
-                match &leg.lineage.subject {
-                    Some(subject) if subject != identity.subject() => {
-                        return self.reject(leg, &issued, RefusalReason::SubjectChanged).await;
-                    }
-                    Some(_) => {}
-                    None => issued.lineage.subject = Some(identity.subject().to_owned()),
+        if let Verified::Live(identity) | Verified::Expired(identity) = &verified {
+            match &leg.lineage.subject {
+                Some(subject) if subject != identity.subject() => {
+                    return self.reject(leg, &issued, RefusalReason::SubjectChanged).await;
                 }
-                None
+                Some(_) => {}
+                None => issued.lineage.subject = Some(identity.subject().to_owned()),
             }
+            // The client will present the id that its token names, so that is the one to find it by.
+            if let Some(session) = identity.session() {
+                issued.tokens.session = Some(session.clone());
+            }
+        }
+        let unverifiable = match &verified {
+            Verified::Live(_) => None,
             Verified::Expired(_) => Some(TokenFault::Over),
             Verified::Invalid(fault) => Some(*fault),
         };
@@ -541,7 +591,7 @@ impl Inner {
         let ends = leg.access_ends.map_or(now, |end| end.max(now)).saturating_add(REFUSAL_KEPT);
         let mut ledger = self.ledger();
         let was_lost = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
-        ledger.memory.refused(leg.key, reason, ends, now);
+        ledger.memory.refused(leg.key, reason, ends, (leg.lane(), now));
         self.measure(&ledger);
         was_lost
     }
@@ -550,6 +600,7 @@ impl Inner {
     fn remember_doubt(&self, leg: &Leg, fault: &BackendFault) {
         let now = self.clock.now();
         let mut ledger = self.ledger();
+        ledger.no_early_before = now.saturating_add(EARLY_PAUSE);
         let doubted = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
         let not_before = match (fault.is_unknown(), doubted) {
             (true, false) => leg.access_ends.map_or(now, |end| end.max(now)),
@@ -558,7 +609,7 @@ impl Inner {
             (false, true) if *fault != BackendFault::Connect => now.saturating_add(AGAIN_AFTER),
             (false, _) => return,
         };
-        ledger.memory.lost(leg.key, not_before, now);
+        ledger.memory.lost(leg.key, not_before, leg.lane(), now);
         self.measure(&ledger);
     }
 
@@ -577,10 +628,15 @@ impl Inner {
             }
         };
         let mut pair = pair;
-        if let Some(flight) = flight
-            && let Some(RenewOutcome::Renewed(renewed)) = landed(flight, self.settings.give_up).await
-        {
-            pair = renewed.issued.tokens.pair();
+        if let Some(flight) = flight {
+            match landed(flight, self.settings.give_up).await {
+                Some(RenewOutcome::Renewed(renewed)) => pair = renewed.issued.tokens.pair(),
+                Some(RenewOutcome::Unavailable(BackendFault::Unverifiable { issued, .. })) => {
+                    pair = issued.tokens.pair();
+                }
+                Some(RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld)
+                | None => {}
+            }
         }
         let revocation = self.revoke(&Ending::of(pair.clone(), subject)).await;
         if revocation == Revocation::Ended {
@@ -606,6 +662,7 @@ impl Inner {
         let until = known
             .as_ref()
             .and_then(|issued| issued.tokens.refresh_expires)
+            .or(request.refresh_expires)
             .unwrap_or_else(|| now.saturating_add(self.settings.undelivered));
         let family = known
             .map(|issued| issued.lineage.family)
@@ -647,6 +704,8 @@ impl Inner {
 struct Landing<'a> {
     inner: &'a Inner,
     key: SessionKey,
+    lane: Lane,
+    access_ends: Option<UnixTime>,
     sender: watch::Sender<Option<RenewOutcome>>,
     outcome: Option<RenewOutcome>,
 }
@@ -657,8 +716,12 @@ impl Drop for Landing<'_> {
         {
             let mut ledger = self.inner.ledger();
             ledger.flights.remove(&self.key);
+            if self.lane == Lane::Stranger {
+                ledger.strangers = ledger.strangers.saturating_sub(1);
+            }
             if self.outcome.is_none() {
-                ledger.memory.lost(self.key, now, now);
+                let not_before = self.access_ends.map_or(now, |end| end.max(now));
+                ledger.memory.lost(self.key, not_before, self.lane, now);
             }
         }
         self.inner.meters.flights.dec();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixTime;
 use crate::outcome::{Issued, Lineage, RefusalReason, SessionKey};
 use crate::renew::Ledger;
-use crate::renew::memory::{Entry, Slot, Told};
+use crate::renew::memory::{Entry, Lane, Slot, Told};
 use crate::session::Sessions;
 use crate::token::{AccessToken, RefreshToken, SessionId, TokenSet};
 
@@ -54,8 +54,8 @@ struct Written {
 #[derive(Serialize, Deserialize)]
 enum WrittenSlot {
     Issued(Box<WrittenEntry>),
-    Refused { reason: String, ends: UnixTime },
-    Unknown { not_before: UnixTime, ends: UnixTime },
+    Refused { reason: String, ends: UnixTime, lane: Lane },
+    Unknown { not_before: UnixTime, ends: UnixTime, lane: Lane },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,10 +152,12 @@ fn put_down(slot: &Slot) -> WrittenSlot {
                 ends: *ends,
             }))
         }
-        Slot::Refused { reason, ends, .. } => {
-            WrittenSlot::Refused { reason: reason.word().to_owned(), ends: *ends }
+        Slot::Refused { reason, ends, lane, .. } => {
+            WrittenSlot::Refused { reason: reason.word().to_owned(), ends: *ends, lane: *lane }
         }
-        Slot::Unknown { not_before, ends } => WrittenSlot::Unknown { not_before: *not_before, ends: *ends },
+        Slot::Unknown { not_before, ends, lane } => {
+            WrittenSlot::Unknown { not_before: *not_before, ends: *ends, lane: *lane }
+        }
     }
 }
 
@@ -186,13 +188,13 @@ fn take_up(presented: SessionKey, slot: WrittenSlot) -> Option<Slot> {
                 ends: written.ends,
             })
         }
-        WrittenSlot::Refused { reason, ends } => {
+        WrittenSlot::Refused { reason, ends, lane } => {
             let reason = [RefusalReason::ByBackend, RefusalReason::SubjectChanged, RefusalReason::SignedOut]
                 .into_iter()
                 .find(|known| known.word() == reason)?;
-            Slot::Refused { reason, ends, told: Told::No }
+            Slot::Refused { reason, ends, told: Told::No, lane }
         }
-        WrittenSlot::Unknown { not_before, ends } => Slot::Unknown { not_before, ends },
+        WrittenSlot::Unknown { not_before, ends, lane } => Slot::Unknown { not_before, ends, lane },
     })
 }
 

@@ -40,6 +40,7 @@ struct State {
     faults: VecDeque<Fault>,
     gated: bool,
     subject: Option<&'static str>,
+    session: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +98,7 @@ impl Rotating {
             access: AccessToken::parse(&token).expect("a token"),
             refresh: RefreshToken::parse(&format!("R{n}")).expect("a token"),
             rotated: true,
-            session: SessionId::parse("s1"),
+            session: SessionId::parse(state.session.unwrap_or("s1")),
             access_expires: None,
             refresh_expires: Some(self.clock.now().saturating_add(Duration::from_secs(3600))),
             received_at: self.clock.now(),
@@ -181,6 +182,18 @@ fn cookies() -> CookieSettings {
     }
 }
 
+fn settings(state_dir: Option<PathBuf>) -> RenewSettings {
+    RenewSettings {
+        timeout: Duration::from_secs(5),
+        give_up: Duration::from_secs(30),
+        replay: Duration::from_secs(60),
+        attach: Duration::from_millis(250),
+        undelivered: Duration::from_secs(24 * 3600),
+        memory: 1 << 20,
+        state_dir,
+    }
+}
+
 fn house_with(state_dir: Option<PathBuf>) -> House {
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(START)));
     let secret = Secret::new(vec![3; 32]);
@@ -195,20 +208,11 @@ fn house_with(state_dir: Option<PathBuf>) -> House {
         },
         ahead: Ahead::Percent(50),
     });
-    let settings = RenewSettings {
-        timeout: Duration::from_secs(5),
-        give_up: Duration::from_secs(30),
-        replay: Duration::from_secs(60),
-        attach: Duration::from_millis(250),
-        undelivered: Duration::from_secs(24 * 3600),
-        memory: 1 << 20,
-        state_dir,
-    };
     let backend =
         Arc::new(Rotating { clock: Arc::clone(&clock), state: Mutex::default(), gate: Notify::new() });
     let meters = Arc::new(Meters::new());
     let renewer = Renewer::new(
-        settings,
+        settings(state_dir),
         Arc::clone(&backend) as Arc<dyn SessionBackend>,
         Arc::clone(&sessions),
         Arc::clone(&clock) as Arc<dyn Clock>,
@@ -218,6 +222,17 @@ fn house_with(state_dir: Option<PathBuf>) -> House {
 }
 
 impl House {
+    /// Another renewer in the same house.
+    fn renewer_with(&self, settings: RenewSettings) -> Renewer {
+        Renewer::new(
+            settings,
+            Arc::clone(&self.backend) as Arc<dyn SessionBackend>,
+            Arc::clone(&self.sessions),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::clone(&self.meters),
+        )
+    }
+
     /// A browser that holds pair `n` asks for its renewal. Its access token is `n`'s, made when time began.
     fn request(&self, n: u32) -> RenewRequest {
         let pair = Pair {
@@ -233,6 +248,7 @@ impl House {
             subject: Some("ana".into()),
             blind: Blind::Refused,
             access_ends: None,
+            refresh_expires: None,
         }
     }
 
@@ -538,6 +554,89 @@ async fn after_a_sign_out_no_part_of_the_session_gets_in_by_itself() {
     }
     let other = Ending { session: SessionId::parse("s2"), ..Ending::default() };
     assert!(house.renewer.signed_out(&house.sessions.policy.marks(&other)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_knows_only_a_session_id_signs_nobody_out() {
+    let house = house();
+    let stranger = RenewRequest { subject: None, ..house.request(7) };
+    assert_eq!(
+        house.renewer.sign_out(stranger, Liveness::Over).await,
+        Revocation::Ended,
+        "nothing was there"
+    );
+    assert!(house.backend.state().revoked.is_empty());
+    let victim = house.sessions.policy.marks(&Ending::of(house.request(0).pair, None));
+    assert_eq!(house.renewer.signed_out(&victim), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_never_sets_an_older_pair_over_a_newer_one() {
+    let house = house();
+    let RenewOutcome::Renewed(first) = house.renewer.renew(&house.request(0)).await else {
+        panic!("renewed")
+    };
+    let late = || CookieChange::Store(Box::new(first.issued.clone()));
+    house.later(LIFE + 1);
+    brought(&house.renewer.renew(&house.request(1)).await);
+    for n in [1, 2] {
+        house.renewer.confirm(&house.request(n).pair);
+    }
+    house.later(61);
+    brought(&house.renewer.renew(&house.request(2)).await);
+    assert_eq!(house.renewer.at_head(late(), Asker::Script), CookieChange::Keep);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_dropped_for_want_of_memory_still_reaches_its_browser() {
+    let mut house = house();
+    house.renewer = house.renewer_with(RenewSettings { memory: 1, ..settings(None) });
+    let RenewOutcome::Renewed(renewed) = house.renewer.renew(&house.request(0)).await else {
+        panic!("renewed")
+    };
+    assert_eq!(house.meters.evicted_undelivered.get(), 1);
+    let change = CookieChange::Store(Box::new(renewed.issued));
+    assert_eq!(house.renewer.at_head(change.clone(), Asker::Script), change);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_take_no_place_from_users() {
+    let house = house();
+    house.backend.state().gated = true;
+    let stranger = |n| RenewRequest { subject: None, blind: Blind::Allowed, ..house.request(n) };
+    for n in 0..200 {
+        drop(tokio::time::timeout(Duration::from_millis(1), house.renewer.renew(&stranger(1000 + n))).await);
+    }
+    assert_eq!(house.presented().len(), 64, "as many as there are places for strangers");
+    assert_eq!(*fault(&house.renewer.renew(&stranger(5000)).await), BackendFault::Busy);
+    house.backend.state().gated = false;
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1", "a user is served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_is_found_by_the_session_id_of_its_token() {
+    let house = house();
+    house.backend.state().session = Some("another-id");
+    brought(&house.renewer.renew(&house.request(0)).await);
+    house.later(LIFE + 1);
+    // The client presents the id that its token names; a late tab still holds the first pair.
+    assert_eq!(brought(&house.renewer.renew(&house.request(1)).await), "R2");
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R2");
+    assert_eq!(house.presented(), ["R0", "R1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_without_an_answer_is_left_alone_by_those_who_can_wait() {
+    let house = house();
+    house.order(Fault::Only("500"));
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    assert!(house.renewer.attached(flight).await.is_none());
+    for _ in 0..5 {
+        assert!(matches!(house.renewer.beside(&house.early(0)), Beside::Nothing));
+    }
+    assert_eq!(house.presented().len(), 1);
+    house.later(2);
+    assert!(matches!(house.renewer.beside(&house.early(0)), Beside::Started(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 /// Makes an answer nobody's but this client's. `stored`: it carries our cookies, so it is not stored at all, unless it is
 /// a 304, which would take that over into the stored answer that it refreshes.
 pub fn keep_private(headers: &mut HeaderMap, status: StatusCode, stored: Stored) {
-    headers.remove("cdn-cache-control");
-    headers.remove("surrogate-control");
+    for name in ["cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires"] {
+        headers.remove(name);
+    }
     let mut kept: Vec<String> = Vec::new();
     for line in headers.get_all(CACHE_CONTROL) {
         let Ok(line) = line.to_str() else { continue };
@@ -42,8 +43,9 @@ pub enum Stored {
 /// Takes an upstream's cookies of our names out of its answer; its others pass.
 pub fn drop_own_cookies(headers: &mut HeaderMap, owns: impl Fn(&[u8]) -> bool) {
     let ours = |line: &HeaderValue| {
-        let name = line.as_bytes().split(|b| matches!(b, b'=' | b';')).next().unwrap_or_default();
-        owns(name.trim_ascii())
+        let mut parts = line.as_bytes().split(|b| matches!(b, b'=' | b';')).map(<[u8]>::trim_ascii);
+        // A browser sends back a cookie without a name as its value alone, which may look like one of ours.
+        parts.find(|part| !part.is_empty()).is_some_and(&owns)
     };
     if !headers.get_all(SET_COOKIE).iter().any(ours) {
         return;
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn an_upstream_cannot_set_our_cookies() {
         let mut headers = HeaderMap::new();
-        for line in ["theirs=1", "ours=x; Path=/", " ours =y", "ours", "ours2=z"] {
+        for line in ["theirs=1", "ours=x; Path=/", " ours =y", "ours", "=ours=x", "= = ours=x", "ours2=z"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(line));
         }
         drop_own_cookies(&mut headers, |name| name == b"ours");

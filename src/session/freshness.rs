@@ -29,7 +29,8 @@ pub(super) fn freshness(
     let Some(renewed_at) = identity.issued_at().max(received) else { return Freshness::Fresh };
     let window = match ahead {
         Ahead::Span(span) => span.min(life / 2),
-        Ahead::Percent(percent) => life * u32::from(percent.min(50)) / 100,
+        Ahead::Percent(percent) => Duration::from_secs(life.as_secs() / 100 * u64::from(percent.min(50)))
+            .saturating_add(Duration::from_secs(life.as_secs() % 100 * u64::from(percent.min(50)) / 100)),
     };
     let left = identity.expires_at().since(now);
     if left < window && now.since(renewed_at) >= tenth(life) { Freshness::Due } else { Freshness::Fresh }
@@ -90,6 +91,13 @@ mod tests {
         let ahead = Ahead::Percent(50);
         assert_eq!(freshness(&token(None, 100), Some(&notes(0, 100)), at(60), ahead), Freshness::Due);
         assert_eq!(freshness(&token(None, 100), None, at(99), ahead), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_token_that_never_ends_is_no_panic() {
+        let forever = Identity::new("u".into(), None, Some(at(0)), UnixTime::from_secs(u64::MAX), Map::new());
+        assert_eq!(freshness(&forever, None, at(99), Ahead::Percent(50)), Freshness::Fresh);
+        assert_eq!(freshness(&forever, None, at(99), Ahead::Span(Duration::MAX)), Freshness::Fresh);
     }
 
     #[test]

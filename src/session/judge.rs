@@ -52,6 +52,8 @@ pub struct RenewRequest {
     pub blind: Blind,
     /// From when on the access token is no longer taken; `None`: it is not now.
     pub access_ends: Option<UnixTime>,
+    /// When the refresh token ends, where our notes say so.
+    pub refresh_expires: Option<UnixTime>,
 }
 
 /// Whether a refresh token of an unknown user may be presented.
@@ -210,6 +212,7 @@ fn renewal(
             .or_else(|| notes.and_then(|notes| notes.lineage.subject.clone())),
         blind,
         access_ends: None,
+        refresh_expires: notes.and_then(|notes| notes.refresh_expires),
     })
 }
 
@@ -245,6 +248,7 @@ pub fn settle(need: &Need, key: SessionKey, outcome: RenewOutcome) -> Verdict {
                 | BackendFault::Lost(_)
                 | BackendFault::HeldBack { .. }
                 | BackendFault::Slow
+                | BackendFault::Busy
                 | BackendFault::Internal => CookieChange::Keep,
             };
             without_answer(need, fault, change)

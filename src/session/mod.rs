@@ -122,6 +122,7 @@ impl Sessions {
         if self.policy.capabilities.needs_session && pair.session.is_none() {
             return None;
         }
+        let refresh_expires = notes.as_ref().and_then(|notes| notes.refresh_expires);
         let lineage = notes.map(|notes| notes.lineage);
         Some(RenewRequest {
             pair,
@@ -131,6 +132,7 @@ impl Sessions {
             subject: who.map(|who| who.subject().to_owned()).or(lineage.and_then(|lineage| lineage.subject)),
             blind: Blind::Allowed,
             access_ends: None,
+            refresh_expires,
         })
     }
 

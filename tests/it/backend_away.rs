@@ -200,6 +200,8 @@ facts! { lost_when_expired:
     a_huge_answer_is_presented_again_sparingly => Fault::Huge(Spent::No),
     silence_is_presented_again_sparingly => Fault::Silence(Spent::No),
     a_strange_envelope_is_presented_again_sparingly => json_says(200, &json!({"ok": true, "token": "abc"})),
+    a_502_may_hide_an_answer_and_is_presented_again_sparingly => page(502),
+    a_504_may_hide_an_answer_and_is_presented_again_sparingly => page(504),
     success_without_tokens_is_presented_again_sparingly => json_says(200, &json!({"isSuccess": true, "data": {}})),
 }
 
@@ -208,6 +210,7 @@ facts! { lost_when_due:
     a_cut_answer_lets_live_sessions_go_on => Fault::Cut(Spent::No),
     a_huge_answer_lets_live_sessions_go_on => Fault::Huge(Spent::No),
     silence_lets_live_sessions_go_on => Fault::Silence(Spent::No),
+    a_504_lets_live_sessions_go_on => page(504),
     a_strange_envelope_lets_live_sessions_go_on => json_says(200, &json!({"ok": true, "token": "abc"})),
 }
 
@@ -239,6 +242,9 @@ async fn a_backend_that_is_away_does_not_touch_live_sessions() {
     }
     house.backend.open();
     landed(&house).await;
+    // Whoever can wait leaves a backend alone that was away just now.
+    assert!(house.ask(&Ask::page("/page").jar(&due)).await.expect(200).set_cookies().is_empty());
+    house.later(2);
     let answer = house.ask(&Ask::page("/page").jar(&due)).await.expect(200);
     let mut jar = due.clone();
     jar.take(&answer);

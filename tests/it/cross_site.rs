@@ -91,6 +91,17 @@ async fn on_an_optional_route_another_sites_request_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_set_aside_is_kept_from_apps_that_may_see_sessions() {
+    let rules = "[[site.rule]]\npath = \"/sees/*\"\naccess = \"optional\"\ncookies = \"pass\"";
+    let house = House::start(Plan { rules, ..Plan::default() }).await;
+    let jar = house.signed_in().await;
+    house.ask(&post("/sees/x", Some("same-origin"), Some(ORIGIN)).jar(&jar)).await.expect(200);
+    assert!(house.upstream.last().line("cookie").unwrap().contains("access_token="));
+    house.ask(&post("/sees/x", Some("cross-site"), Some(EVIL)).jar(&jar)).await.expect(200);
+    assert_eq!(house.upstream.last().line("cookie"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_public_route_is_nobodys_business() {
     let house = House::usual().await;
     let jar = house.signed_in().await;

@@ -84,6 +84,19 @@ async fn other_sites_cannot_sign_anybody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_knows_a_session_id_alone_ends_nobodys_session() {
+    let house = House::usual().await;
+    let victim = house.signed_in().await;
+    let id = victim.session().into_iter().nth(2).flatten().expect("a session id").to_owned();
+    for cookies in [format!("session_id={id}"), format!("refresh_token=garbage; session_id={id}")] {
+        let ask = Ask::new("POST", "/.doorkeep/sign-out").line("Cookie", &cookies);
+        house.ask(&ask).await.expect(204);
+        house.ask(&Ask::page("/page").jar(&victim)).await.expect(200);
+    }
+    assert_eq!(house.backend.reuses(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_signs_nobody_out() {
     let house = House::usual().await;
     let jar = house.signed_in().await;

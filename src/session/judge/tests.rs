@@ -261,6 +261,7 @@ fn no_fault_clears_a_cookie() {
         BackendFault::Lost(Loss::GaveUp),
         BackendFault::HeldBack { until: UnixTime::from_secs(9) },
         BackendFault::Slow,
+        BackendFault::Busy,
         BackendFault::Internal,
     ];
     for fault in faults {
