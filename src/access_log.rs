@@ -90,18 +90,6 @@ pub(crate) fn tell(visit: &Visit, status: StatusCode, took: Duration) {
     );
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text.push_str(": ");
-        text.push_str(&deeper.to_string());
-        cause = deeper.source();
-    }
-    text
-}
-
 /// 128 and 64 random bits.
 fn random_ids() -> (u128, u64) {
     let mut bytes = [0_u8; 24];

@@ -34,7 +34,7 @@
 //!
 //! | room | may see | job |
 //! | --- | --- | --- |
-//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`verdict`], [`body`], [`meter`] | words | the nouns |
+//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`verdict`], [`body`], [`meter`], [`text`] | words | the nouns |
 //! | [`dial`] | words | connections to `http://` and `https://` servers |
 //! | [`peer`] | words | who is on the socket, and whom to believe about earlier hops |
 //! | [`route`] | words | site and rule of a request; cross-site checks; where a browser may be sent |
@@ -114,5 +114,6 @@ pub mod route;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod text;
 pub mod token;
 pub mod verdict;

@@ -12,6 +12,7 @@ use doorkeep::clock::SystemClock;
 use doorkeep::config::{ConfigError, Settings};
 use doorkeep::demo;
 use doorkeep::server::Drained;
+use doorkeep::text::with_causes;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The command line could not be read (`EX_USAGE` of sysexits.h).
@@ -191,17 +192,6 @@ async fn told_to_stop() {
 fn fault(error: &dyn std::error::Error) -> ExitCode {
     complain(&with_causes(error));
     ExitCode::FAILURE
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        text.push_str(": ");
-        text.push_str(&deeper.to_string());
-        cause = deeper.source();
-    }
-    text
 }
 
 /// A line on standard output; nobody may be there to read it.

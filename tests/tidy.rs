@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
     "clock", "secret", "token", "identity", "outcome", "notes", "need", "asker", "verdict", "body", "meter",
+    "text",
 ];
 
 /// Which rooms each room may see beside the words and itself.

@@ -2,6 +2,8 @@
 //! In: templates of this program and texts of anybody. Out: [`Markup`]. Errors: none. I/O: none.
 //! Source: WHATWG HTML §13.1.2 and §13.1.4 (what text and quoted attribute values may hold).
 
+use crate::text::html_escaped;
+
 /// A piece of HTML in which everything that came from outside is escaped. It may stand where a template has text or a
 /// quoted attribute value, and nowhere else (not in a script, a style or an unquoted attribute).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,18 +12,7 @@ pub(super) struct Markup(String);
 impl Markup {
     /// Text as text: the five characters that mean something in HTML become references.
     pub(super) fn text(text: &str) -> Self {
-        let mut escaped = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '&' => escaped.push_str("&amp;"),
-                '<' => escaped.push_str("&lt;"),
-                '>' => escaped.push_str("&gt;"),
-                '"' => escaped.push_str("&quot;"),
-                '\'' => escaped.push_str("&#39;"),
-                other => escaped.push(other),
-            }
-        }
-        Self(escaped)
+        Self(html_escaped(text))
     }
 
     /// Markup written in this program.

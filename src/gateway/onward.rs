@@ -5,13 +5,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::access_log;
 use crate::body::{Early, Limited, ReplyBody};
 use crate::forward::{ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Via, clean};
 use crate::gateway::{App, Asked, Gateway, malformed};
 use crate::reply;
 use crate::route::{CookieRule, RuleAccess};
 use crate::session::cookies;
+use crate::text::with_causes;
 use crate::verdict::Caller;
 
 impl Gateway {
@@ -138,7 +138,7 @@ fn failed(asked: &Asked<'_>, error: &ForwardError) -> Response<ReplyBody> {
         }
     };
     if status.is_server_error() {
-        let cause = access_log::chain(error);
+        let cause = with_causes(error);
         tracing::warn!(cause, request_id = asked.request_id, site = asked.route.site.host, "upstream");
     }
     reply::plain(status, title, detail, asked.reader())

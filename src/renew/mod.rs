@@ -7,8 +7,10 @@
 //! access token has ended, and later at most every thirty seconds: to a backend that detects reuse a second presentation
 //! is what ends the session.
 
+mod flight;
 mod memory;
 mod persist;
+mod sign_out;
 mod tombstones;
 
 use std::collections::HashMap;
@@ -22,35 +24,25 @@ use tokio_util::task::TaskTracker;
 
 use crate::asker::Asker;
 use crate::backend::SessionBackend;
-use crate::clock::{Clock, Stopwatch, UnixTime};
+use crate::clock::{Clock, UnixTime};
 use crate::meter::Meters;
-use crate::outcome::{
-    Answer, BackendFault, Issued, Lineage, Loss, RefusalReason, RenewOutcome, Renewed, Revocation,
-    SessionKey, TokenFault,
-};
+use crate::outcome::{BackendFault, Issued, Lineage, RefusalReason, RenewOutcome, Renewed, SessionKey};
+use crate::renew::flight::{Leg, landed};
 use crate::renew::memory::{Keep, Known, Lane, Memory, Slot, Told};
 pub use crate::renew::persist::PersistError;
+pub use crate::renew::sign_out::Liveness;
 use crate::renew::tombstones::Tombstones;
 use crate::session::Sessions;
 use crate::session::judge::{Blind, RenewRequest};
 use crate::session::verifier::Verified;
-use crate::token::{AccessToken, Ending, Pair, TokenSet};
+use crate::token::{AccessToken, Pair};
 use crate::verdict::CookieChange;
-
-/// How long a refusal is remembered, counted from now or from the end of the access token that still lived.
-const REFUSAL_KEPT: Duration = Duration::from_secs(600);
 
 /// Most renewals under way at a time.
 const FLIGHTS: usize = 4096;
 
 /// Most renewals under way for tokens of which nothing tells that they are anybody's: anybody can send such tokens.
 const STRANGERS: usize = 64;
-
-/// After a backend gave no decision, how long no renewal is begun whose access token still lives.
-const EARLY_PAUSE: Duration = Duration::from_secs(2);
-
-/// Between presentations of a token whose answers were lost.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// How renewals are made and remembered.
 #[derive(Clone, Debug)]
@@ -122,23 +114,6 @@ pub enum Beside {
     Started(Flight),
     /// Nothing for this request: another's flight is under way, or nothing may be presented now.
     Nothing,
-}
-
-/// What a flight presents, and for whom.
-#[derive(Debug)]
-struct Leg {
-    key: SessionKey,
-    pair: Pair,
-    lineage: Lineage,
-    /// From when on the access token is no longer taken; `None`: it is not now.
-    access_ends: Option<UnixTime>,
-}
-
-impl Leg {
-    /// Whether anything tells whose session this is: a verified token, our notes, or an earlier renewal.
-    const fn lane(&self) -> Lane {
-        if self.lineage.subject.is_some() { Lane::Known } else { Lane::Stranger }
-    }
 }
 
 /// What asking for a renewal leads to.
@@ -275,50 +250,6 @@ impl Renewer {
         self.0.sign_outs.load(Ordering::Acquire)
     }
 
-    /// Ends a session at its backend, and here once the backend has confirmed it.
-    /// `live`: whether the presented access token is; where the backend wants a live one, the session is renewed first.
-    pub async fn sign_out(&self, request: RenewRequest, live: Liveness) -> Revocation {
-        let wants_live = self.0.backend.capabilities().revokes_with_live_access;
-        let request = RenewRequest { blind: Blind::Allowed, ..request };
-        if wants_live && live == Liveness::Over {
-            match self.renew(&request).await {
-                RenewOutcome::Renewed(_) | RenewOutcome::Withheld => {}
-                // Over, or never a session: a refusal proves nothing about whose it was, so nobody's is remembered.
-                RenewOutcome::Refused(_) => return Revocation::Ended,
-                RenewOutcome::Unavailable(fault) => return Revocation::Unavailable(fault),
-            }
-        }
-        let inner = Arc::clone(&self.0);
-        self.detached(async move { inner.end(&request).await }).await
-    }
-
-    /// Ends a session of which no refresh token came.
-    pub async fn sign_out_bare(&self, ending: Ending) -> Revocation {
-        let inner = Arc::clone(&self.0);
-        self.detached(async move {
-            let revocation = inner.revoke(&ending).await;
-            if revocation == Revocation::Ended {
-                let now = inner.clock.now();
-                let until = now.saturating_add(inner.settings.undelivered);
-                let marks = inner.sessions.policy.marks(&ending);
-                let mut ledger = inner.ledger();
-                marks.into_iter().for_each(|key| ledger.tombstones.bury(key, until, now));
-                inner.sign_outs.store(true, Ordering::Release);
-            }
-            revocation
-        })
-        .await
-    }
-
-    /// Runs a sign-out as a task of its own: a client that hangs up does not stop half of it.
-    async fn detached(&self, ending: impl Future<Output = Revocation> + Send + 'static) -> Revocation {
-        match tokio::time::timeout(self.0.settings.timeout, self.0.tasks.spawn(ending)).await {
-            Ok(Ok(revocation)) => revocation,
-            Ok(Err(_panicked)) => Revocation::Unavailable(BackendFault::Internal),
-            Err(_elapsed) => Revocation::Unavailable(BackendFault::Slow),
-        }
-    }
-
     /// Waits until every flight has landed, then writes down what no client has yet.
     ///
     /// # Errors
@@ -444,15 +375,6 @@ impl Renewer {
     }
 }
 
-/// Whether a presented access token is live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// It is.
-    Live,
-    /// It is not, or none came.
-    Over,
-}
-
 impl Inner {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
@@ -481,210 +403,6 @@ impl Inner {
         }
     }
 
-    async fn fly(&self, leg: Leg, sender: watch::Sender<Option<RenewOutcome>>) {
-        let stopwatch = Stopwatch::start();
-        let mut landing = Landing {
-            inner: self,
-            key: leg.key,
-            lane: leg.lane(),
-            access_ends: leg.access_ends,
-            sender,
-            outcome: None,
-        };
-        let answer = tokio::time::timeout(self.settings.give_up, self.backend.renew(&leg.pair))
-            .await
-            .unwrap_or(Answer::Unavailable(BackendFault::Lost(Loss::GaveUp)));
-        let outcome = self.conclude(&leg, answer).await;
-        let word = word(&outcome);
-        let took = stopwatch.elapsed();
-        self.meters.renewal(word, took);
-        let millis = took.as_millis();
-        match &outcome {
-            RenewOutcome::Unavailable(fault @ BackendFault::ClientRejected { .. }) => {
-                tracing::error!(outcome = word, %fault, millis, "renewal: check this gateway's settings for the backend");
-            }
-            RenewOutcome::Unavailable(fault) => tracing::warn!(outcome = word, %fault, millis, "renewal"),
-            RenewOutcome::Refused(reason) => tracing::info!(outcome = word, %reason, millis, "renewal"),
-            RenewOutcome::Renewed(_) | RenewOutcome::Withheld => {
-                tracing::info!(outcome = word, millis, "renewal");
-            }
-        }
-        landing.outcome = Some(outcome);
-    }
-
-    /// Verifies an answer and keeps what follows from it.
-    async fn conclude(&self, leg: &Leg, answer: Answer) -> RenewOutcome {
-        match answer {
-            Answer::Issued(tokens) => self.conclude_issued(leg, tokens).await,
-            Answer::Refused(reason) => {
-                let was_lost = self.refuse(leg, reason);
-                if was_lost {
-                    self.meters.lost_answers.inc();
-                    tracing::warn!("a session was refused after an answer of the backend had been lost");
-                }
-                RenewOutcome::Refused(reason)
-            }
-            Answer::Unavailable(fault) => {
-                self.remember_doubt(leg, &fault);
-                RenewOutcome::Unavailable(fault)
-            }
-        }
-    }
-
-    async fn conclude_issued(&self, leg: &Leg, tokens: TokenSet) -> RenewOutcome {
-        let now = self.clock.now();
-        let verified = self.sessions.verifier.verify_fresh(&tokens.access, now);
-        let mut issued = Issued { tokens, presented: leg.key, lineage: leg.lineage.clone() };
-        if let Verified::Live(identity) | Verified::Expired(identity) = &verified {
-            match &leg.lineage.subject {
-                Some(subject) if subject != identity.subject() => {
-                    return self.reject(leg, &issued, RefusalReason::SubjectChanged).await;
-                }
-                Some(_) => {}
-                None => issued.lineage.subject = Some(identity.subject().to_owned()),
-            }
-            // The client will present the id that its token names, so that is the one to find it by.
-            if let Some(session) = identity.session() {
-                issued.tokens.session = Some(session.clone());
-            }
-        }
-        let unverifiable = match &verified {
-            Verified::Live(_) => None,
-            Verified::Expired(_) => Some(TokenFault::Over),
-            Verified::Invalid(fault) => Some(*fault),
-        };
-        let next = self.sessions.policy.key(&issued.tokens.pair());
-        let signed_out = {
-            let mut ledger = self.ledger();
-            let signed_out = ledger.tombstones.covers(leg.lineage.family, now);
-            if !signed_out {
-                ledger.memory.issued(issued.clone(), next, now);
-                self.measure(&ledger);
-            }
-            signed_out
-        };
-        if signed_out {
-            return self.reject(leg, &issued, RefusalReason::SignedOut).await;
-        }
-        match (verified, unverifiable) {
-            (Verified::Live(identity), None) => RenewOutcome::Renewed(Renewed { identity, issued }),
-            (Verified::Live(_) | Verified::Expired(_) | Verified::Invalid(_), fault) => {
-                let fault = fault.unwrap_or(TokenFault::Over);
-                RenewOutcome::Unavailable(BackendFault::Unverifiable { fault, issued: Box::new(issued) })
-            }
-        }
-    }
-
-    /// Refuses what was issued: it is revoked, nothing of it is kept.
-    async fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
-        self.refuse(leg, reason);
-        let ending = Ending::of(issued.tokens.pair(), issued.lineage.subject.clone());
-        if let Revocation::Unavailable(fault) = self.revoke(&ending).await {
-            tracing::warn!(%fault, %reason, "issued tokens that are not used could not be revoked");
-        }
-        RenewOutcome::Refused(reason)
-    }
-
-    /// Remembers a refusal. Says whether an earlier answer for this token had been lost.
-    fn refuse(&self, leg: &Leg, reason: RefusalReason) -> bool {
-        let now = self.clock.now();
-        let ends = leg.access_ends.map_or(now, |end| end.max(now)).saturating_add(REFUSAL_KEPT);
-        let mut ledger = self.ledger();
-        let was_lost = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
-        ledger.memory.refused(leg.key, reason, ends, (leg.lane(), now));
-        self.measure(&ledger);
-        was_lost
-    }
-
-    /// Remembers that it is not known what came of presenting a token, and when it may be presented again.
-    fn remember_doubt(&self, leg: &Leg, fault: &BackendFault) {
-        let now = self.clock.now();
-        let mut ledger = self.ledger();
-        ledger.no_early_before = now.saturating_add(EARLY_PAUSE);
-        let doubted = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
-        let not_before = match (fault.is_unknown(), doubted) {
-            (true, false) => leg.access_ends.map_or(now, |end| end.max(now)),
-            (true, true) => now.saturating_add(AGAIN_AFTER),
-            // Presented again without a decision: the first answer is as lost as before.
-            (false, true) if *fault != BackendFault::Connect => now.saturating_add(AGAIN_AFTER),
-            (false, _) => return,
-        };
-        ledger.memory.lost(leg.key, not_before, leg.lane(), now);
-        self.measure(&ledger);
-    }
-
-    /// Ends the newest tokens of a session at the backend, with no renewal of them under way.
-    async fn end(&self, request: &RenewRequest) -> Revocation {
-        let (pair, subject, flight) = {
-            let ledger = self.ledger();
-            match ledger.memory.look(request.key) {
-                Known::Newest(issued, next) => {
-                    let subject = issued.lineage.subject.clone().or_else(|| request.subject.clone());
-                    (issued.tokens.pair(), subject, ledger.flights.get(&next).cloned())
-                }
-                Known::Nothing | Known::Refused(_) | Known::Unknown { .. } | Known::TooOld => {
-                    (request.pair.clone(), request.subject.clone(), ledger.flights.get(&request.key).cloned())
-                }
-            }
-        };
-        let mut pair = pair;
-        if let Some(flight) = flight {
-            match landed(flight, self.settings.give_up).await {
-                Some(RenewOutcome::Renewed(renewed)) => pair = renewed.issued.tokens.pair(),
-                Some(RenewOutcome::Unavailable(BackendFault::Unverifiable { issued, .. })) => {
-                    pair = issued.tokens.pair();
-                }
-                Some(RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld)
-                | None => {}
-            }
-        }
-        let revocation = self.revoke(&Ending::of(pair.clone(), subject)).await;
-        if revocation == Revocation::Ended {
-            self.bury(request, Some(&pair));
-        }
-        revocation
-    }
-
-    async fn revoke(&self, ending: &Ending) -> Revocation {
-        tokio::time::timeout(self.settings.give_up, self.backend.revoke(ending))
-            .await
-            .unwrap_or(Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp)))
-    }
-
-    /// Remembers that a session was signed out, until the last of its tokens would have ended.
-    fn bury(&self, request: &RenewRequest, newest: Option<&Pair>) {
-        let now = self.clock.now();
-        let mut ledger = self.ledger();
-        let known = match ledger.memory.look(request.key) {
-            Known::Newest(issued, _) => Some(issued),
-            Known::Nothing | Known::Refused(_) | Known::Unknown { .. } | Known::TooOld => None,
-        };
-        let until = known
-            .as_ref()
-            .and_then(|issued| issued.tokens.refresh_expires)
-            .or(request.refresh_expires)
-            .unwrap_or_else(|| now.saturating_add(self.settings.undelivered));
-        let family = known
-            .map(|issued| issued.lineage.family)
-            .or_else(|| ledger.memory.lineage(request.key).map(|lineage| lineage.family))
-            .or(request.family);
-        let newest = newest.map(|pair| self.sessions.policy.marks(&Ending::of(pair.clone(), None)));
-        let marks = self.sessions.policy.marks(&Ending::of(request.pair.clone(), None));
-        for key in marks.into_iter().chain(newest.into_iter().flatten()).chain(family) {
-            ledger.tombstones.bury(key, until, now);
-        }
-        self.sign_outs.store(true, Ordering::Release);
-    }
-
-    /// The names under which the session of a request may have been signed out; none where nobody ever signed out.
-    fn marks(&self, request: &RenewRequest) -> Vec<SessionKey> {
-        if !self.sign_outs.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let marks = self.sessions.policy.marks(&Ending::of(request.pair.clone(), None));
-        marks.into_iter().chain(request.family).collect()
-    }
-
     fn measure(&self, ledger: &Ledger) {
         let (entries, bytes, evicted) = ledger.memory.size();
         self.meters.remembered.set(i64::try_from(entries).unwrap_or(i64::MAX));
@@ -697,45 +415,6 @@ impl Inner {
                 "renewed sessions that no browser has yet were dropped: raise session.renew.memory"
             );
         }
-    }
-}
-
-/// Ends a flight whatever happens: the entry goes, those who wait are told, and a panic counts as a lost answer.
-struct Landing<'a> {
-    inner: &'a Inner,
-    key: SessionKey,
-    lane: Lane,
-    access_ends: Option<UnixTime>,
-    sender: watch::Sender<Option<RenewOutcome>>,
-    outcome: Option<RenewOutcome>,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        let now = self.inner.clock.now();
-        {
-            let mut ledger = self.inner.ledger();
-            ledger.flights.remove(&self.key);
-            if self.lane == Lane::Stranger {
-                ledger.strangers = ledger.strangers.saturating_sub(1);
-            }
-            if self.outcome.is_none() {
-                let not_before = self.access_ends.map_or(now, |end| end.max(now));
-                ledger.memory.lost(self.key, not_before, self.lane, now);
-            }
-        }
-        self.inner.meters.flights.dec();
-        let outcome = self.outcome.take().unwrap_or(RenewOutcome::Unavailable(BackendFault::Internal));
-        self.sender.send_replace(Some(outcome));
-    }
-}
-
-/// What a flight came to, or `None` where that takes longer than `limit`.
-async fn landed(mut flight: watch::Receiver<Option<RenewOutcome>>, limit: Duration) -> Option<RenewOutcome> {
-    match tokio::time::timeout(limit, flight.wait_for(Option::is_some)).await {
-        Ok(Ok(outcome)) => outcome.clone(),
-        Ok(Err(_closed)) => Some(RenewOutcome::Unavailable(BackendFault::Internal)),
-        Err(_elapsed) => None,
     }
 }
 

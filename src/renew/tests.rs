@@ -10,12 +10,14 @@ use super::*;
 use crate::backend::{Reply, SignIn};
 use crate::clock::ManualClock;
 use crate::outcome::{Ahead, Capabilities};
+use crate::outcome::{Answer, Loss, Revocation};
 use crate::secret::Secret;
 use crate::session::carrier::{Carrier, CookieSettings};
 use crate::session::cookies::CookieNames;
 use crate::session::judge::{Policy, RenewMode};
 use crate::session::seal::{Sealer, SessionKeys};
 use crate::session::verifier::{TokenRules, VerificationKey, Verifier};
+use crate::token::{Ending, TokenSet};
 use crate::token::{RefreshToken, SessionId};
 
 const START: u64 = 1_800_000_000;

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::body::ReplyBody;
 use crate::reply::Reader;
+use crate::text::html_escaped;
 
 const STYLE: &str = "body{font:17px/1.5 system-ui,sans-serif;color:#1c2430;background:#f4f6f8;margin:0;display:grid;\
 min-height:100vh;place-items:center}main{background:#fff;max-width:32rem;margin:1rem;padding:2rem 2.2rem;\
@@ -25,7 +26,10 @@ pub(super) fn page(
 ) -> Response<ReplyBody> {
     let mut body = String::new();
     if let Some((text, to)) = link {
-        write_all(&mut body, format_args!("<p><a href=\"{}\">{}</a></p>", escape(&to), escape(text)));
+        write_all(
+            &mut body,
+            format_args!("<p><a href=\"{}\">{}</a></p>", html_escaped(&to), html_escaped(text)),
+        );
     }
     html(status, title, detail, "", &body, reader)
 }
@@ -52,13 +56,13 @@ fn html(
     body: &str,
     reader: Reader<'_>,
 ) -> Response<ReplyBody> {
-    let title = escape(title);
+    let title = html_escaped(title);
     let text = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\">{head}<style>{STYLE}</style></head>\
          <body><main><h1>{title}</h1><p>{}</p>{body}<small>Request <code>{}</code></small></main></body></html>\n",
-        escape(detail),
-        escape(reader.request_id),
+        html_escaped(detail),
+        html_escaped(reader.request_id),
     );
     let mut response = Response::new(ReplyBody::from(text));
     *response.status_mut() = status;
@@ -72,32 +76,7 @@ fn html(
     response
 }
 
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
-}
-
 fn write_all(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let written = text.write_fmt(arguments);
     debug_assert!(written.is_ok(), "writing to a String does not fail");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_is_shown_is_markup() {
-        assert_eq!(escape("<a href='x'>\"&"), "&lt;a href=&#39;x&#39;&gt;&quot;&amp;");
-    }
 }

@@ -70,7 +70,6 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::route::rule::Ambiguous;
 
     const OWN: (&str, &str) = ("origin", "https://app.example");
     const SIBLING: (&str, &str) = ("origin", "https://other.example");
@@ -78,13 +77,7 @@ mod tests {
     const NULL: (&str, &str) = ("origin", "null");
 
     fn site() -> Site {
-        Site {
-            host: "app.example".into(),
-            origin: Origin::parse("https://app.example").expect("an origin"),
-            rules: vec![],
-            ambiguous: Ambiguous::Refuse,
-            trusted_origins: vec![Origin::parse("https://listed.example").expect("an origin")],
-        }
+        Site::for_tests("https://listed.example")
     }
 
     fn head(lines: &[(&str, &str)]) -> HeaderMap {

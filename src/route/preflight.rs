@@ -45,16 +45,9 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::route::rule::Ambiguous;
 
     fn site() -> Site {
-        Site {
-            host: "app.example".into(),
-            origin: Origin::parse("https://app.example").expect("an origin"),
-            rules: vec![],
-            ambiguous: Ambiguous::Refuse,
-            trusted_origins: vec![Origin::parse("https://listed.example").expect("an origin")],
-        }
+        Site::for_tests("https://listed.example")
     }
 
     fn plain(origins: &[&'static str]) -> HeaderMap {

@@ -65,16 +65,9 @@ fn is_tidy(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::rule::Ambiguous;
 
     fn site() -> Site {
-        Site {
-            host: "app.example".into(),
-            origin: Origin::parse("https://app.example").expect("an origin"),
-            rules: vec![],
-            ambiguous: Ambiguous::Refuse,
-            trusted_origins: vec![Origin::parse("https://listed.example:8443").expect("an origin")],
-        }
+        Site::for_tests("https://listed.example:8443")
     }
 
     #[test]

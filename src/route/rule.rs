@@ -174,3 +174,17 @@ impl RuleAccess {
         }
     }
 }
+
+#[cfg(test)]
+impl Site {
+    /// `https://app.example`, which trusts one other origin.
+    pub(super) fn for_tests(trusted: &str) -> Self {
+        Self {
+            host: "app.example".into(),
+            origin: Origin::parse("https://app.example").expect("an origin"),
+            rules: vec![],
+            ambiguous: Ambiguous::Refuse,
+            trusted_origins: vec![Origin::parse(trusted).expect("an origin")],
+        }
+    }
+}
