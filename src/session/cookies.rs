@@ -192,6 +192,8 @@ fn text(bytes: Option<&[u8]>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn names() -> CookieNames {
@@ -257,5 +259,54 @@ mod tests {
         assert_eq!(left(&["refresh_token=x", "theme=dark;  odd"]), ["theme=dark;  odd"]);
         assert_eq!(left(&["a=%41;;  b"]), ["a=%41;;  b"]);
         assert_eq!(left(&["doorkeep_state=s; doorkeep_returns=1; session_id=2; k=v"]), ["k=v"]);
+    }
+
+    /// Pieces that cookie lines of hostile clients are made of.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        const TOLD: &[&str] = &[
+            "access_token",
+            "refresh_token",
+            "session_id",
+            "doorkeep_state",
+            "=",
+            ";",
+            " ",
+            "\t",
+            "\"",
+            ",",
+            "a",
+            "1",
+            "%20",
+        ];
+        prop_oneof![
+            8 => prop::sample::select(TOLD).prop_map(|text| text.as_bytes().to_vec()),
+            1 => prop::collection::vec(0x20_u8..=0xff, 0..4),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_line_brings_a_session_cookie_past_the_gateway(
+            lines in prop::collection::vec(prop::collection::vec(piece(), 0..40), 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                if let Ok(value) = HeaderValue::from_bytes(&line.concat()) {
+                    headers.append(COOKIE, value);
+                }
+            }
+            let before: Vec<Vec<u8>> = others(&headers);
+            strip(&mut headers, &names());
+            prop_assert_eq!(read(&headers, &names()), Presented::default());
+            prop_assert_eq!(others(&headers), before, "and every other cookie goes on as it was");
+        }
+    }
+
+    /// The cookies that are not ours, as sent.
+    fn others(headers: &HeaderMap) -> Vec<Vec<u8>> {
+        let lines = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+        let theirs = lines.filter(|part| !name_and_value(part).is_some_and(|(name, _)| names().owns(name)));
+        theirs.map(trim).filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
     }
 }
