@@ -5,10 +5,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use http::{Method, Request, StatusCode};
 
+use crate::identity::Identity;
 use crate::outcome::TokenState;
+use crate::random;
 use crate::session::seal::SessionKeys;
 use crate::verdict::{Decline, LoginReason, Verdict};
 
@@ -25,12 +26,12 @@ pub(crate) struct Visit {
     peer: SocketAddr,
     site: String,
     rule: String,
-    subject: String,
+    who: Option<Identity>,
 }
 
 impl Visit {
     pub(crate) fn begin<B>(request: &Request<B>, peer: SocketAddr) -> Self {
-        let trace = random_ids();
+        let trace = random::trace_ids();
         Self {
             request_id: format!("{:032x}", trace.0),
             trace,
@@ -41,7 +42,7 @@ impl Visit {
             peer,
             site: String::new(),
             rule: String::new(),
-            subject: String::new(),
+            who: None,
         }
     }
 
@@ -50,10 +51,9 @@ impl Visit {
         self.rule = rule.to_owned();
     }
 
-    pub(crate) fn subject(&mut self, state: &TokenState, keys: &SessionKeys) {
+    pub(crate) fn caller(&mut self, state: &TokenState) {
         if let TokenState::Live(who, _) | TokenState::Expired(who) = state {
-            let digest = keys.digest(&["subject", who.subject()]).0;
-            self.subject = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            self.who = Some(who.clone());
         }
     }
 
@@ -73,7 +73,8 @@ impl Visit {
 }
 
 /// Writes the line.
-pub(crate) fn tell(visit: &Visit, status: StatusCode, took: Duration) {
+pub(crate) fn tell(visit: &Visit, keys: &SessionKeys, status: StatusCode, took: Duration) {
+    let subject = visit.who.as_ref().map_or("", |who| who.label(|| keys.digest(&["subject", who.subject()])));
     tracing::info!(
         target: "access",
         method = %visit.method,
@@ -83,20 +84,9 @@ pub(crate) fn tell(visit: &Visit, status: StatusCode, took: Duration) {
         verdict = visit.verdict,
         renewal = visit.renewal,
         rule = visit.rule,
-        subject = visit.subject,
+        subject,
         peer = %visit.peer.ip(),
         millis = took.as_secs_f64() * 1000.0,
         request_id = visit.request_id,
     );
-}
-
-/// 128 and 64 random bits.
-fn random_ids() -> (u128, u64) {
-    let mut bytes = [0_u8; 24];
-    if rand::fill(&mut bytes).is_err() {
-        tracing::error!("the system has no random numbers");
-    }
-    let (mut long, mut short) = ([0; 16], [0; 8]);
-    long.iter_mut().chain(&mut short).zip(bytes).for_each(|(to, from)| *to = from);
-    (u128::from_be_bytes(long), u64::from_be_bytes(short))
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use http::HeaderName;
 use tokio::net::TcpListener;
 
@@ -20,6 +19,7 @@ use crate::forward::{IdentityHeaders, NameSet, OwnedNames, OwnedParameters, Upst
 use crate::gateway::{App, Gateway, Parts};
 use crate::meter::Meters;
 use crate::outcome::Believed;
+use crate::random::{self, NoRandom};
 use crate::renew::{PersistError, Renewer};
 use crate::route::Routes;
 use crate::secret::Secret;
@@ -47,8 +47,11 @@ pub enum StartError {
     #[error(transparent)]
     Persist(#[from] PersistError),
     /// No secret could be made.
-    #[error("the system has no random numbers")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandom),
+    /// A site's origin is none.
+    #[error("a site's origin cannot be used")]
+    Origin(#[from] http::uri::InvalidUri),
     /// The listener has no address.
     #[error("the listener has no address")]
     Address(#[source] std::io::Error),
@@ -159,14 +162,21 @@ impl Doorkeep {
 /// A gateway of these settings, without its listeners.
 fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Result<Gateway, StartError> {
     let (backend, believed) = backend(&settings.backend, &settings.roots, &clock)?;
-    let secrets = if settings.secrets.is_empty() { vec![ephemeral_secret()?] } else { settings.secrets };
+    let mut secrets = settings.secrets;
     // Names made with the newest secret would not be found under by a gateway that has the older ones only.
-    let naming = secrets.last().ok_or(StartError::Random)?;
+    let naming = match secrets.last() {
+        Some(oldest) => oldest.clone(),
+        None => {
+            let made = ephemeral_secret()?;
+            secrets.push(made.clone());
+            made
+        }
+    };
     let verifier = Verifier::new(settings.session.token);
     let policy = Policy {
         capabilities: backend.capabilities(),
         mode: settings.session.mode,
-        keys: SessionKeys::new(naming, settings.backend.id()),
+        keys: SessionKeys::new(&naming, settings.backend.id()),
         leeway: verifier.leeway(),
     };
     let sessions = Arc::new(Sessions {
@@ -179,11 +189,13 @@ fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Re
         Renewer::new(settings.renew, backend, Arc::clone(&sessions), Arc::clone(&clock), Arc::clone(&meters));
     let names: Vec<_> = settings.identity.headers.iter().map(|(name, _)| name.clone()).collect();
     let app = |site: &SiteSettings| -> Result<App, StartError> {
+        let origin = &site.site.origin;
         let headers = NameSet::headers_of(believed);
         let owned = Arc::new(OwnedNames::new(&names, headers, site.upstream.authorization));
         Ok(App {
             upstream: Upstream::new(&site.upstream, &settings.roots)?,
             host: site.upstream.host,
+            seen_as: (origin.scheme().as_str().parse()?, origin.authority().parse()?),
             token: site.upstream.token,
             body: body_limits(&settings.listen, &owned),
             owned,
@@ -226,6 +238,6 @@ fn backend(
 
 fn ephemeral_secret() -> Result<Secret<Vec<u8>>, StartError> {
     let mut bytes = vec![0; 32];
-    rand::fill(&mut bytes).map_err(|_unspecified| StartError::Random)?;
+    random::fill(&mut bytes)?;
     Ok(Secret::new(bytes))
 }

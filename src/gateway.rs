@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -71,6 +72,8 @@ pub struct App {
     pub upstream: Upstream,
     /// Which host it is told.
     pub host: HostRule,
+    /// Scheme and authority of the site, as browsers see it.
+    pub seen_as: (Scheme, Authority),
     /// In which header it gets the access token.
     pub token: TokenHeader,
     /// The header names that no client may send to it.
@@ -274,7 +277,7 @@ impl Gateway {
         let (sessions, renewer) = (&self.0.sessions, &self.0.renewer);
         let now = self.0.clock.now();
         let (presented, state, seen) = sessions.look(request.headers(), &asked.route.site.host, now);
-        visit.subject(&state, &sessions.policy.keys);
+        visit.caller(&state);
         if let (TokenState::Live(who, _), Seen::First) = (&state, seen)
             && let Some(pair) = Sessions::pair(&presented, Some(who))
         {
@@ -376,7 +379,7 @@ impl Handler for Gateway {
         }
         let took = stopwatch.elapsed();
         self.0.meters.served(visit.verdict, response.status().as_u16(), took);
-        access_log::tell(&visit, response.status(), took);
+        access_log::tell(&visit, &self.0.sessions.policy.keys, response.status(), took);
         response
     }
 }

@@ -3,24 +3,36 @@
 //! Source: RFC 7519 §4 (claims).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
+use crate::outcome::SessionKey;
 use crate::token::SessionId;
 
 /// The facts of a verified access token (its expiry may have passed: see [`crate::outcome::TokenState`]).
 #[derive(Clone, PartialEq)]
 pub struct Identity(Arc<Facts>);
 
-#[derive(PartialEq)]
 struct Facts {
     subject: String,
     session: Option<SessionId>,
     issued_at: Option<UnixTime>,
     expires_at: UnixTime,
     claims: Map<String, Value>,
+    /// What the log calls this user, once it was asked for.
+    label: OnceLock<String>,
+}
+
+impl PartialEq for Facts {
+    fn eq(&self, other: &Self) -> bool {
+        self.subject == other.subject
+            && self.session == other.session
+            && self.issued_at == other.issued_at
+            && self.expires_at == other.expires_at
+            && self.claims == other.claims
+    }
 }
 
 impl Identity {
@@ -33,7 +45,7 @@ impl Identity {
         expires_at: UnixTime,
         claims: Map<String, Value>,
     ) -> Self {
-        Self(Arc::new(Facts { subject, session, issued_at, expires_at, claims }))
+        Self(Arc::new(Facts { subject, session, issued_at, expires_at, claims, label: OnceLock::new() }))
     }
 
     /// The user, from the claim that the settings name.
@@ -58,6 +70,11 @@ impl Identity {
     #[must_use]
     pub fn expires_at(&self) -> UnixTime {
         self.0.expires_at
+    }
+
+    /// What logs call this user: the beginning of a keyed digest, made once for each token.
+    pub(crate) fn label(&self, digest: impl FnOnce() -> SessionKey) -> &str {
+        self.0.label.get_or_init(|| digest().0.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The claim at a dotted path such as `role.key`. A claim whose own name holds the dots wins over the nested one.

@@ -34,7 +34,7 @@
 //!
 //! | room | may see | job |
 //! | --- | --- | --- |
-//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`verdict`], [`body`], [`meter`], [`text`] | words | the nouns |
+//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`verdict`], [`body`], [`meter`], [`text`], [`random`] | words | the nouns |
 //! | [`dial`] | words | connections to `http://` and `https://` servers |
 //! | [`peer`] | words | who is on the socket, and whom to believe about earlier hops |
 //! | [`route`] | words | site and rule of a request; cross-site checks; where a browser may be sent |
@@ -108,6 +108,7 @@ pub mod need;
 pub mod notes;
 pub mod outcome;
 pub mod peer;
+pub mod random;
 pub mod renew;
 pub mod reply;
 pub mod route;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
     "clock", "secret", "token", "identity", "outcome", "notes", "need", "asker", "verdict", "body", "meter",
-    "text",
+    "text", "random",
 ];
 
 /// Which rooms each room may see beside the words and itself.

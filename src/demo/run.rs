@@ -10,7 +10,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderName;
@@ -27,6 +26,7 @@ use crate::demo::directory::DirectorySettings;
 use crate::demo::event::Narrator;
 use crate::demo::login::{CookieSettings, LoginSettings};
 use crate::demo::people::PEOPLE;
+use crate::random::{self, NoRandom};
 use crate::renew::PersistError;
 use crate::secret::Secret;
 use crate::server::Life;
@@ -78,8 +78,8 @@ pub enum DemoError {
     #[error("an address of the demo cannot be used")]
     Address(#[from] url::ParseError),
     /// The system has no random numbers.
-    #[error("the system has no random numbers")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandom),
     /// The end was not orderly.
     #[error("stopping failed")]
     Stop(#[from] PersistError),
@@ -131,7 +131,7 @@ impl Secrets {
     fn make() -> Result<Self, DemoError> {
         let one = || -> Result<String, DemoError> {
             let mut bytes = [0_u8; 48];
-            rand::fill(&mut bytes).map_err(|_unspecified| DemoError::Random)?;
+            random::fill(&mut bytes)?;
             Ok(URL_SAFE_NO_PAD.encode(bytes))
         };
         Ok(Self { gateway: one()?, access: one()?, refresh: one()? })

@@ -46,14 +46,11 @@ impl Gateway {
             }
         };
         let body = Limited::new(body, app.body.clone());
-        let Some(via) = via(asked) else {
-            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
-        };
         let cleaned = match clean(head, &app.owned, &app.parameters) {
             Ok(cleaned) => cleaned,
             Err(fault) => return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id),
         };
-        match app.upstream.send(cleaned.for_caller(told, &via, body), app.host).await {
+        match app.upstream.send(cleaned.for_caller(told, &via(asked, app), body), app.host).await {
             Ok(response) => self.returned(asked, response),
             Err(error) => failed(asked, &error),
         }
@@ -87,9 +84,8 @@ impl Gateway {
     }
 }
 
-/// How the request came, as the upstream is told. `None` where an origin is no authority: the settings are checked for that.
-fn via(asked: &Asked<'_>) -> Option<Via> {
-    let origin = &asked.route.site.origin;
+/// How the request came, as the upstream is told.
+fn via(asked: &Asked<'_>, app: &App) -> Via {
     let (peer_ip, earlier) = match asked.hops.proxies.split_last() {
         None => (asked.hops.client, None),
         Some((peer, between)) => {
@@ -97,16 +93,18 @@ fn via(asked: &Asked<'_>) -> Option<Via> {
             (*peer, Some(ForwardedChain::new(chain)))
         }
     };
-    Some(Via {
+    let (scheme, authority) = app.seen_as.clone();
+    let (trace_id, span_id) = asked.trace;
+    Via {
         client_ip: asked.hops.client,
         peer_ip,
         earlier,
-        scheme: origin.scheme().as_str().parse().ok()?,
-        authority: origin.authority().parse().ok()?,
-        port: origin.port(),
-        request_id: HeaderValue::from_str(&asked.request_id).ok()?,
-        trace: NewTrace { trace_id: asked.trace.0, span_id: asked.trace.1, sampled: Sampled::No },
-    })
+        scheme,
+        authority,
+        port: asked.route.site.origin.port(),
+        request_id: HeaderValue::from_str(&asked.request_id).unwrap_or_else(|_| HeaderValue::from_static("")),
+        trace: NewTrace { trace_id, span_id, sampled: Sampled::No },
+    }
 }
 
 fn declared_length(head: &http::request::Parts) -> Option<u64> {

@@ -2,13 +2,14 @@
 //! In: bytes and what they are bound to. Out: base64url text. Errors: what does not open is `None`. I/O: random numbers.
 //! Source: RFC 8439 (AEAD) with the 192-bit nonce of XChaCha20-Poly1305; RFC 5869 (HKDF).
 
-use aws_lc_rs::{hkdf, hmac, rand};
+use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use crate::outcome::SessionKey;
+use crate::random;
 use crate::secret::Secret;
 use crate::token::Pair;
 
@@ -33,7 +34,7 @@ impl Sealer {
     #[must_use]
     pub fn seal(&self, plain: &[u8], bound_to: &[u8]) -> Option<String> {
         let mut nonce = [0_u8; NONCE];
-        rand::fill(&mut nonce).ok()?;
+        random::fill(&mut nonce).ok()?;
         let sealed = self
             .keys
             .first()?

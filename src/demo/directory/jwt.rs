@@ -3,7 +3,6 @@
 //! random numbers fail. I/O: none.
 //! Source: RFC 7519 §4.1 (registered claims); RFC 7515 §10.1 (why `alg` is pinned); OpenAge `parsers/claims.js` (the rest).
 
-use aws_lc_rs::rand;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::de::DeserializeOwned;
@@ -13,6 +12,7 @@ use crate::clock::UnixTime;
 use crate::demo::directory::DirectorySettings;
 use crate::demo::directory::envelope::Failure;
 use crate::demo::people::{ORGANIZATION, Person, TENANT};
+use crate::random;
 use crate::secret::Secret;
 
 /// Longest token looked at, in bytes; ours stay far below.
@@ -191,7 +191,7 @@ fn signed<C: Serialize>(claims: &C, keys: &Keys) -> Result<Secret<String>, Failu
 /// `BYTES` random bytes as lower-case hexadecimal digits.
 pub(super) fn random_hex<const BYTES: usize>() -> Result<String, Failure> {
     let mut bytes = [0; BYTES];
-    rand::fill(&mut bytes).map_err(|fault| {
+    random::fill(&mut bytes).map_err(|fault| {
         tracing::error!(%fault, "demo: the system gave no random numbers");
         Failure::Unknown
     })?;
