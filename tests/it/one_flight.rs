@@ -218,3 +218,41 @@ async fn long_renewals_are_waited_for_only_so_long_and_finished_all_the_same() {
     assert!(answer.cookie("access_token").is_some());
     assert_eq!(house.backend.renewals().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_waited_for_a_renewal_reach_the_app_whole_and_once() {
+    let house = House::usual().await;
+    let old = house.expired().await;
+    let gate = Gate::closed();
+    house.backend.fails_next(Fault::Slow(gate.clone()));
+    let mut conns = Vec::new();
+    for n in 0..10_u8 {
+        let mut conn = house.conn().await;
+        conn.send(&Ask::script("/upload").method("PUT").jar(&old).body(&vec![n; 50_000]).bytes()).await;
+        conns.push(conn);
+    }
+    gate.reached_by(1).await;
+    assert_eq!(house.upstream.count(), 0);
+    gate.open();
+    for conn in &mut conns {
+        conn.answer("PUT").await.expect(200);
+    }
+    let mut bodies: Vec<_> = house.upstream.seen().into_iter().map(|seen| seen.body).collect();
+    bodies.sort();
+    assert_eq!(bodies, (0..10_u8).map(|n| vec![n; 50_000]).collect::<Vec<_>>());
+    assert_eq!(house.backend.renewals().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_cookies_are_answered_for_a_while_after_the_new_ones_were_used() {
+    let house = House::usual().await;
+    let old = house.expired().await;
+    let mut new = old.clone();
+    new.take(&house.ask(&Ask::page("/page").jar(&old)).await.expect(200));
+    house.ask(&Ask::page("/page").jar(&new)).await.expect(200);
+    house.later(59);
+    let straggler = house.ask(&Ask::script("/data").jar(&old)).await.expect(200);
+    assert_eq!(straggler.cookie("refresh_token"), new.get("refresh_token"));
+    assert_eq!(house.backend.renewals().len(), 1);
+    assert_eq!(house.backend.reuses(), 0);
+}

@@ -241,3 +241,52 @@ async fn where_somebody_else_renews_this_gateway_does_not() {
     assert_eq!(house.upstream.last().line("x-auth-user"), None);
     assert!(house.backend.calls().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_is_the_one_that_the_token_names_not_the_cookie_beside_it() {
+    let house = House::usual().await;
+    let (mine, theirs) = (house.signed_in().await, house.backend.sign_in("ravi").await);
+    house.later(610);
+    let mut odd = mine.clone();
+    odd.set("session_id", theirs.get("session_id").unwrap());
+    house.ask(&Ask::page("/page").jar(&odd)).await.expect(200);
+    let path = &house.backend.renewals()[0].path;
+    assert!(path.contains(mine.get("session_id").unwrap()), "{path}");
+    // One's access token with another's refresh token is nobody's session.
+    let mut mixed = theirs.clone();
+    mixed.set("access_token", mine.get("access_token").unwrap());
+    house.ask(&Ask::page("/page").jar(&mixed)).await.expect(302);
+    assert_eq!(house.upstream.count(), 1);
+    house.ask(&Ask::page("/page").jar(&theirs)).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_keeps_the_refresh_token_is_asked_with_it_again() {
+    let house = House::usual().await;
+    let mut jar = house.expired().await;
+    let old = claims(jar.get("access_token").unwrap());
+    for turn in 1..=3 {
+        let mut new = old.clone();
+        new["iat"] = json!(START.as_secs() + 610 * turn);
+        new["exp"] = json!(START.as_secs() + 610 * turn + 600);
+        new["expiry"] = Value::from("2027-01-15T23:00:00.000Z");
+        let envelope = json!({"isSuccess": true, "data": {"id": old["sessionId"], "token": signed(&new)}});
+        house.backend.fails_next(Fault::Answers(envelope));
+        let answer = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+        assert_eq!(answer.cookie("refresh_token"), None, "it stays as it is");
+        jar.take(&answer);
+        let fresh = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+        assert_eq!(fresh.set_cookies(), NONE);
+        assert_eq!(house.backend.renewals().len(), usize::try_from(turn).unwrap());
+        house.later(610);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_that_is_over_ends_the_session() {
+    let house = House::usual().await;
+    let jar = house.signed_in().await;
+    house.later(3601);
+    let answer = house.ask(&Ask::page("/page").jar(&jar)).await.expect(302);
+    assert!(answer.deleted().contains(&"refresh_token"));
+}
