@@ -1,11 +1,12 @@
 //! The orderly stop: what is under way is finished, and what no browser has yet outlives the process.
 
+use std::time::Duration;
+
 use doorkeep::server::Drained;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::house::toml;
-use crate::support::{Ask, Conn, Fault, Gate, House, Plan, Program, Step, ok, until, within};
+use crate::support::{Ask, Conn, Fault, Gate, House, Plan, Program, Step, ok, refused, until, within};
 
 type Draining = JoinHandle<Result<Drained, doorkeep::renew::PersistError>>;
 
@@ -16,16 +17,6 @@ fn drain(house: &mut House) -> Draining {
 
 async fn drained(draining: Draining) -> Drained {
     within("the drain", draining).await.unwrap().unwrap()
-}
-
-/// Nobody can connect any more.
-async fn refused(house: &House) {
-    within("connections to be refused", async {
-        while TcpStream::connect(house.addr).await.is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,10 +35,15 @@ async fn readiness_goes_first_then_the_listener_and_requests_are_finished() {
     let mut idle = house.conn().await;
     idle.ask(&Ask::page("/public/x")).await.expect(200);
     let draining = drain(&mut house);
-    within("it to be not ready", async { while ready().await != 503 {} }).await;
+    within("it to be not ready", async {
+        while ready().await != 503 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     assert_eq!(Conn::open(admin).await.ask(&Ask::new("GET", "/healthz")).await.status, 200);
     house.ask(&Ask::page("/public/x")).await.expect(200);
-    refused(&house).await;
+    refused(house.addr).await;
     idle.closed().await;
     gate.open();
     let answer = busy.answer("GET").await.expect(200);
@@ -87,7 +83,7 @@ async fn a_renewed_session_that_no_browser_has_yet_outlives_the_process() {
     gate.reached_by(1).await;
     drop(conn);
     let draining = drain(&mut house);
-    refused(&house).await;
+    refused(house.addr).await;
     gate.open();
     assert_eq!(drained(draining).await, Drained::All);
     let written: Vec<_> =
@@ -154,7 +150,7 @@ async fn the_program_stops_in_order_when_told_to() {
     busy.send(&Ask::page("/public/slow").bytes()).await;
     gate.reached_by(1).await;
     program.terminate();
-    refused(&house).await;
+    refused(house.addr).await;
     gate.open();
     assert_eq!(busy.answer("GET").await.expect(200).text(), "slow but whole");
     let status = program.ended().await;

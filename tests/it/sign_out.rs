@@ -308,3 +308,37 @@ async fn other_paths_of_the_gateway_are_not_the_apps() {
     }
     assert_eq!(house.upstream.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn knowing_the_id_of_a_session_signs_nobody_out() {
+    let house = House::usual().await;
+    let (victim, own) = (house.signed_in().await, house.backend.sign_in("ravi").await);
+    let id = victim.get("session_id").unwrap();
+    let mut only_id = Jar::default();
+    only_id.set("session_id", id);
+    let mut with_garbage = only_id.clone();
+    with_garbage.set("refresh_token", "garbage");
+    let mut with_own = own.clone();
+    with_own.set("session_id", id);
+    let mut with_own_refresh = with_own.clone().without("access_token");
+    with_own_refresh.set("doorkeep_state", "garbage");
+    for jar in [only_id, with_garbage, with_own_refresh, with_own] {
+        house.ask(&button().jar(&jar)).await;
+        house.ask(&Ask::page("/page").jar(&victim)).await.expect(200);
+    }
+    house.later(610);
+    house.ask(&Ask::page("/page").jar(&victim)).await.expect(200);
+    assert_eq!(house.backend.reuses(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_counts_only_by_the_leeway_still_signs_out() {
+    let house = House::usual().await;
+    let jar = house.signed_in().await;
+    house.later(602);
+    let answer = house.ask(&button().jar(&jar)).await.expect(303);
+    deletes_the_session(&answer, &jar);
+    let calls = house.backend.sign_outs();
+    assert_ne!(calls.last().unwrap().head.one("x-access-token"), jar.get("access_token"));
+    is_out(&house, &jar).await;
+}

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::task::TaskTracker;
 
-use crate::support::{Ask, Conn, Gate, HOST, House, Plan, Step, Upstream, ok, within};
+use crate::support::{Ask, Conn, Gate, HOST, House, Plan, Step, Upstream, ok, refused, within};
 
 /// A certificate authority, and its certificate in a file.
 struct Authority {
@@ -200,7 +200,7 @@ async fn limits_and_drain_hold_by_tls_too() {
     gate.reached_by(1).await;
     let tls = house.door().https.unwrap();
     let draining = house.tasks.spawn(house.door.take().unwrap().drain());
-    within("connections to be refused", async { while TcpStream::connect(tls).await.is_ok() {} }).await;
+    refused(tls).await;
     gate.open();
     assert_eq!(busy.answer("GET").await.expect(200).text(), "slow but whole");
     assert_eq!(within("the drain", draining).await.unwrap().unwrap(), doorkeep::server::Drained::All);

@@ -136,12 +136,7 @@ impl Backend {
     /// Listens no more: connections are refused, open ones end.
     pub async fn close(&self) {
         self.inner.open.lock().unwrap().take().expect("it is open").cancel();
-        super::within("a refused connection", async {
-            while TcpStream::connect(self.addr).await.is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        super::refused(self.addr).await;
     }
 
     /// What goes wrong from now on.

@@ -11,7 +11,10 @@ pub mod upstream;
 pub mod wire;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
 
 pub use backend::{Fault, Spent};
 pub use client::{Answer, Ask, Conn};
@@ -30,11 +33,21 @@ pub const ORIGIN: &str = "https://app.test.example";
 pub const LOGIN: &str = "https://id.test.example/login";
 
 /// A port that nobody listens on and that nobody else gets while the socket is kept.
-pub fn closed_port() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+pub fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = socket.local_addr().unwrap();
     (socket, addr)
+}
+
+/// Waits until nobody can connect there.
+pub async fn refused(addr: SocketAddr) {
+    within("a refused connection", async {
+        while TcpStream::connect(addr).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
 }
 
 /// Waits until something is so.
