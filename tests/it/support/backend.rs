@@ -304,9 +304,9 @@ async fn act(
             Some(written(200, &[("Content-Type", "application/json")], &body[..body.len() / 2]))
         }
         Fault::Huge(spent) => {
-            let mut body = acted(spent).await;
-            body["padding"] = Value::from("x".repeat(2 << 20));
-            Some(json(200, &body))
+            let body = acted(spent).await.to_string();
+            let padded = format!("{},\"padding\":\"{}\"}}", &body[..body.len() - 1], "x".repeat(2 << 20));
+            Some(written(200, &[("Content-Type", "application/json")], &padded))
         }
         Fault::Cut(spent) => {
             let body = acted(spent).await;
