@@ -108,10 +108,10 @@ impl Doorkeep {
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (drain, listen) = (settings.drain, settings.listen.clone());
         let meters = Arc::new(Meters::new());
-        let gateway = gateway(settings, clock, Arc::clone(&meters))?;
+        let (life, admin_life) = (Life::default(), Life::default());
+        let gateway = gateway(settings, clock, Arc::clone(&meters), life.clone())?;
         gateway.renewer().restore()?;
         let readiness = Arc::new(Readiness::default());
-        let (life, admin_life) = (Life::default(), Life::default());
         let serving =
             server::serve(listener, gateway.clone(), listen.limits, Arc::clone(&meters), life.clone());
         life.tasks.spawn(serving);
@@ -160,7 +160,12 @@ impl Doorkeep {
 }
 
 /// A gateway of these settings, without its listeners.
-fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Result<Gateway, StartError> {
+fn gateway(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    meters: Arc<Meters>,
+    life: Life,
+) -> Result<Gateway, StartError> {
     let (backend, believed) = backend(&settings.backend, &settings.roots, &clock)?;
     let mut secrets = settings.secrets;
     // Names made with the newest secret would not be found under by a gateway that has the older ones only.
@@ -197,6 +202,8 @@ fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Re
             host: site.upstream.host,
             seen_as: (origin.scheme().as_str().parse()?, origin.authority().parse()?),
             token: site.upstream.token,
+            websocket: site.upstream.websocket,
+            tunnel_idle: site.upstream.idle,
             body: body_limits(&settings.listen, &owned),
             owned,
             parameters: OwnedParameters::new(NameSet::parameters_of(believed)),
@@ -210,6 +217,7 @@ fn gateway(settings: Settings, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Re
         login: settings.login,
         identity: IdentityHeaders::new(settings.identity.headers, settings.identity.max),
         trusted: settings.listen.trusted,
+        life,
         clock,
         meters,
     }))

@@ -7,6 +7,7 @@ mod own;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
@@ -17,7 +18,9 @@ use crate::access_log::{self, Visit};
 use crate::asker::Asker;
 use crate::body::{BodyLimits, ReplyBody};
 use crate::clock::{Clock, Stopwatch};
-use crate::forward::{HostRule, IdentityHeaders, OwnedNames, OwnedParameters, TokenHeader, Upstream};
+use crate::forward::{
+    HostRule, IdentityHeaders, OwnedNames, OwnedParameters, TokenHeader, Tunnels, Upstream,
+};
 use crate::meter::Meters;
 use crate::need::{Access, Need};
 use crate::outcome::{RefusalReason, RenewOutcome, TokenState};
@@ -28,7 +31,7 @@ use crate::route::{
     CacheRule, Cors, CrossSite, NoRoute, Preflight, Route, Routes, RuleAccess, Target, cors, cross_site,
     listed_origin, referer_page,
 };
-use crate::server::Handler;
+use crate::server::{Handler, Life};
 use crate::session::Sessions;
 use crate::session::cookies::Copies;
 use crate::session::judge::{Judgement, judge, settle};
@@ -59,6 +62,8 @@ pub struct Parts {
     pub identity: IdentityHeaders,
     /// Proxies that are believed.
     pub trusted: TrustedNetworks,
+    /// The life of the connections: tunnels are part of it.
+    pub life: Life,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The counters.
@@ -76,6 +81,10 @@ pub struct App {
     pub seen_as: (Scheme, Authority),
     /// In which header it gets the access token.
     pub token: TokenHeader,
+    /// Whether WebSocket tunnels are opened to it.
+    pub websocket: Tunnels,
+    /// How long a tunnel may be still.
+    pub tunnel_idle: Duration,
     /// The header names that no client may send to it.
     pub owned: Arc<OwnedNames>,
     /// The limits of request bodies.
@@ -187,7 +196,10 @@ impl Gateway {
         let (response, change) = match decided.verdict {
             Verdict::Admit(caller, change) => {
                 let response = self.forward(&asked, request, &caller).await;
-                (response, self.attach(change, decided.flight).await)
+                // Whoever opens a tunnel waits for its first bytes: that head is not held.
+                let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                let flight = decided.flight.filter(|_| !switched);
+                (response, self.attach(change, flight).await)
             }
             Verdict::Decline(decline, change) => {
                 (self.decline(&asked, decline, decided.returns.as_deref()), change)

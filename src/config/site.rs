@@ -11,7 +11,7 @@ use crate::config::read::{Field, Section};
 use crate::config::session::base_url;
 use crate::config::value;
 use crate::dial::Roots;
-use crate::forward::{Authorization, HostRule, TokenHeader, UpstreamSettings};
+use crate::forward::{Authorization, HostRule, TokenHeader, Tunnels, UpstreamSettings};
 use crate::need::{Access, Need, Require};
 use crate::route::{
     Ambiguous, CacheRule, CookieRule, Csrf, Origin, Pattern, Preflight, Rule, RuleAccess, Site,
@@ -155,6 +155,10 @@ fn upstream(section: &Section<'_, '_>) -> Option<UpstreamSettings> {
             .take("authorization")
             .and_then(|f| f.word(&authorizations))
             .unwrap_or(Authorization::Strip),
+        websocket: match section.take("websocket").and_then(|f| f.flag()) {
+            Some(false) => Tunnels::Closed,
+            Some(true) | None => Tunnels::Open,
+        },
     };
     if settings.authorization == Authorization::Pass && settings.token == TokenHeader::Bearer {
         section.problem("authorization", "\"pass\" and token = \"bearer\" both want this header; choose one");

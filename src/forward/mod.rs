@@ -9,13 +9,15 @@ mod outbound;
 mod query;
 mod send;
 mod trace;
+mod tunnel;
 
 pub use clean::{CleanFault, Cleaned, clean};
 pub use identity_headers::{HeaderFault, IdentityHeaders};
 pub use names::{Authorization, NameSet, OwnedNames, OwnedParameters, folded};
 pub use outbound::{ForwardedChain, Outbound, Via};
-pub use send::{ForwardError, HostRule, TokenHeader, Upstream, UpstreamSettings};
+pub use send::{Answer, ForwardError, HostRule, TokenHeader, Tunnels, Upstream, UpstreamSettings};
 pub use trace::{NewTrace, Sampled};
+pub use tunnel::tunnel;
 
 #[cfg(test)]
 mod hostile;

@@ -10,6 +10,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TE, TRAILER, TR
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use url::Url;
@@ -38,6 +39,26 @@ pub struct UpstreamSettings {
     pub token: TokenHeader,
     /// What becomes of a client's `Authorization`.
     pub authorization: Authorization,
+    /// Whether WebSocket tunnels are opened to it.
+    pub websocket: Tunnels,
+}
+
+/// Whether a client's WebSocket handshake goes on as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnels {
+    /// It does.
+    Open,
+    /// It does not: the app gets a plain request.
+    Closed,
+}
+
+/// What an app answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The answer.
+    pub response: Response<ReplyBody>,
+    /// Its end of a tunnel, where it has switched to the WebSocket protocol because it was asked to.
+    pub switched: Option<OnUpgrade>,
 }
 
 /// Which `Host` an app sees.
@@ -124,12 +145,9 @@ impl Upstream {
     ///
     /// # Errors
     /// [`ForwardError`]; nothing is sent a second time once a byte of it is out.
-    pub async fn send(
-        &self,
-        outbound: Outbound<Limited>,
-        host: HostRule,
-    ) -> Result<Response<ReplyBody>, ForwardError> {
+    pub async fn send(&self, outbound: Outbound<Limited>, host: HostRule) -> Result<Answer, ForwardError> {
         let mut request = outbound.into_request();
+        let asked_to_switch = request.headers().contains_key(UPGRADE);
         let progress = request.body().progress();
         if let Some(server) = self.server() {
             *request.uri_mut() = server.uri(request.uri());
@@ -142,10 +160,18 @@ impl Upstream {
         *request.version_mut() = Version::HTTP_11;
         let answer = self.client.request(request);
         match self.head_of(answer, &progress).await? {
+            Ok(mut response) if asked_to_switch && has_switched(&response) => {
+                let switched = Some(hyper::upgrade::on(&mut response));
+                let mut response = self.reply(response).map(|_no_body| ReplyBody::empty());
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                Ok(Answer { response, switched })
+            }
             Ok(response) if response.status().is_informational() => {
                 Err(ForwardError::Unasked(response.status()))
             }
-            Ok(response) => Ok(self.reply(response)),
+            Ok(response) => Ok(Answer { response: self.reply(response), switched: None }),
             Err(error) => Err(match progress.fault() {
                 Some(early) => ForwardError::Body(early),
                 None if error.is_connect() => ForwardError::Connect(error),
@@ -187,6 +213,12 @@ impl Upstream {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         self.servers.get(turn.checked_rem(self.servers.len())?)
     }
+}
+
+/// Whether an app has switched to the WebSocket protocol (RFC 6455 §4.2.2).
+fn has_switched(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 impl Server {

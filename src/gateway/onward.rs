@@ -1,12 +1,19 @@
 //! Step 6: from an admitted request to the upstream's answer.
 //! In: request, caller. Out: the answer, or one of our own where there is none. Errors: none. I/O: the upstream.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
+use crate::asker::Asker;
 use crate::body::{Early, Limited, ReplyBody};
-use crate::forward::{ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Via, clean};
+use crate::forward::{
+    Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Tunnels, Via, clean,
+    tunnel,
+};
 use crate::gateway::{App, Asked, Gateway, malformed};
 use crate::reply;
 use crate::route::{CookieRule, RuleAccess};
@@ -19,12 +26,15 @@ impl Gateway {
     pub(super) async fn forward(
         &self,
         asked: &Asked<'_>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         caller: &Caller,
     ) -> Response<ReplyBody> {
         let Some(app) = self.0.apps.get(asked.route.index) else {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
         };
+        // Only a WebSocket handshake leads to a tunnel, and only once the app has switched.
+        let tunnels = asked.asker == Asker::WebSocket && app.websocket == Tunnels::Open;
+        let client = tunnels.then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         if declared_length(&head).is_some_and(|length| length > app.body.size) {
             return too_large(asked);
@@ -50,10 +60,28 @@ impl Gateway {
             Ok(cleaned) => cleaned,
             Err(fault) => return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id),
         };
-        match app.upstream.send(cleaned.for_caller(told, &via(asked, app), body), app.host).await {
-            Ok(response) => self.returned(asked, response),
+        let outbound = cleaned.for_caller(told, &via(asked, app), body);
+        let outbound = if client.is_some() { outbound.as_websocket() } else { outbound };
+        match app.upstream.send(outbound, app.host).await {
+            Ok(Answer { response, switched }) => {
+                if let (Some(client), Some(app_end)) = (client, switched) {
+                    self.open_tunnel(client, app_end, app.tunnel_idle);
+                }
+                self.returned(asked, response)
+            }
             Err(error) => failed(asked, &error),
         }
+    }
+
+    /// Lets a tunnel run as a task that the drain waits for, and ends at its limit.
+    fn open_tunnel(&self, client: OnUpgrade, app: OnUpgrade, idle: Duration) {
+        let cut = self.0.life.cut.clone();
+        self.0.life.tasks.spawn(async move {
+            tokio::select! {
+                () = tunnel(client, app, idle) => {}
+                () = cut.cancelled() => {}
+            }
+        });
     }
 
     /// The headers that name the caller, and hand on the access token where the app wants it.

@@ -12,14 +12,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -170,20 +170,20 @@ pub async fn accept<H: Handler>(
             drop(stream);
             continue;
         };
-        let counted = Counted::new(&meters);
+        let seat = Seat { _counted: Counted::new(&meters), _permit: permit };
         let (handler, tls) = (handler.clone(), tls.clone());
         let (finish, cut) = (life.finish.clone(), life.cut.clone());
         life.tasks.spawn(async move {
             tokio::select! {
-                () = greet(stream, tls, Conversation { peer, handler, limits, finish }) => {}
+                () = greet(stream, tls, Conversation { peer, handler, limits, finish, seat }) => {}
                 () = cut.cancelled() => {}
             }
-            drop((counted, permit));
         });
     }
 }
 
 /// A connection that is counted as open for as long as this lives, whatever ends it.
+#[derive(Debug)]
 struct Counted(Arc<Meters>);
 
 impl Counted {
@@ -205,6 +205,14 @@ struct Conversation<H> {
     handler: H,
     limits: ConnectionLimits,
     finish: CancellationToken,
+    seat: Seat,
+}
+
+/// A connection's place among those that may be open. It goes with the stream, into a tunnel too.
+#[derive(Debug)]
+struct Seat {
+    _counted: Counted,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Begins a connection: with a handshake where the door has TLS. The protocol is chosen here, once there are several.
@@ -232,12 +240,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let Conversation { peer, handler, limits, finish } = conversation;
+    let Conversation { peer, handler, limits, finish, seat } = conversation;
     let pacer = Pacer::new(limits.head, limits.idle);
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, busy) = (handler.clone(), pacer.request());
         async move {
             let response = handler.handle(request, peer).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                busy.becomes_tunnel();
+            }
             Ok::<_, Infallible>(response.map(|body| pace::Held::new(body, busy)))
         }
     });
@@ -247,7 +258,8 @@ where
         .max_headers(limits.head_fields)
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes.max(64 * 1024))
-        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone(), limits.write)), service);
+        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone(), limits.write, Some(seat))), service)
+        .with_upgrades();
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,

@@ -15,10 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::body::{BodyFault, ReplyBody};
+use crate::server::Seat;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// The connection has become a tunnel, which has limits of its own.
+const TUNNEL: u8 = 3;
 
 /// Knows what a connection is doing.
 #[derive(Clone, Debug)]
@@ -52,6 +55,9 @@ impl State {
 
     fn done(&self) {
         let mut reader = self.reader();
+        if self.doing.load(Ordering::Acquire) == TUNNEL {
+            return;
+        }
         self.doing.store(IDLE, Ordering::Release);
         if let Some(waker) = reader.take() {
             waker.wake();
@@ -75,6 +81,13 @@ impl Pacer {
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<State>);
+
+impl Busy {
+    /// The answer switches protocols: neither idle time nor heads are limited here from now on.
+    pub(super) fn becomes_tunnel(&self) {
+        self.0.doing.store(TUNNEL, Ordering::Release);
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -124,11 +137,12 @@ pub(super) struct Paced<S> {
     /// Longest wait for the client to take a byte.
     write: Duration,
     writing: Option<Pin<Box<Sleep>>>,
+    _seat: Option<Seat>,
 }
 
 impl<S> Paced<S> {
-    pub(super) fn new(stream: S, pacer: Pacer, write: Duration) -> Self {
-        Self { stream, pacer, timer: None, write, writing: None }
+    pub(super) fn new(stream: S, pacer: Pacer, write: Duration, seat: Option<Seat>) -> Self {
+        Self { stream, pacer, timer: None, write, writing: None, _seat: seat }
     }
 
     /// Holds a write against its limit: the time runs while the client takes nothing.
@@ -148,6 +162,10 @@ impl<S> Paced<S> {
         let limit = match doing {
             IDLE => self.pacer.idle,
             HEAD => self.pacer.head,
+            TUNNEL => {
+                self.timer = None;
+                return Poll::Pending;
+            }
             _ => {
                 self.timer = None;
                 self.pacer.state.tell_when_done(cx.waker());
@@ -235,7 +253,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     fn paced(stream: tokio::io::DuplexStream) -> Paced<tokio::io::DuplexStream> {
-        Paced::new(stream, Pacer::new(Duration::from_secs(10), Duration::from_secs(75)), LIMIT)
+        Paced::new(stream, Pacer::new(Duration::from_secs(10), Duration::from_secs(75)), LIMIT, None)
     }
 
     #[tokio::test(start_paused = true)]

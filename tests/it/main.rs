@@ -31,3 +31,4 @@ mod storm;
 mod support;
 mod tls;
 mod tokens;
+mod websocket;
