@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::asker::Asker;
@@ -32,9 +32,12 @@ impl Gateway {
         let Some(app) = self.0.apps.get(asked.route.index) else {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
         };
-        // Only a WebSocket handshake leads to a tunnel, and only once the app has switched.
-        let tunnels = asked.asker == Asker::WebSocket && app.websocket == Tunnels::Open;
-        let client = tunnels.then(|| hyper::upgrade::on(&mut request));
+        // Only a WebSocket handshake leads to a tunnel (RFC 6455 §4.1: a GET, nothing after its head), and only once the
+        // app has switched.
+        let handshake = asked.asker == Asker::WebSocket
+            && request.method() == Method::GET
+            && request.body().is_end_stream();
+        let client = (handshake && app.websocket == Tunnels::Open).then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         if declared_length(&head).is_some_and(|length| length > app.body.size) {
             return too_large(asked);

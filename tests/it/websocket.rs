@@ -136,6 +136,17 @@ async fn a_switch_that_nobody_asked_for_is_a_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_handshake_is_a_plain_request() {
+    let house = House::usual().await;
+    let jar = house.signed_in().await;
+    for ask in [Ask::websocket("/x").method("POST"), Ask::websocket("/x").body(b"GET /y HTTP/1.1\r\n\r\n")] {
+        house.ask(&ask.jar(&jar)).await.expect(200);
+        let seen = house.upstream.last();
+        assert_eq!((seen.line("upgrade"), seen.line("connection")), (None, None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_settings_say_so_a_handshake_is_a_plain_request() {
     let echo = Echo::start(head_of("200 OK", &[("Content-Length", "0")])).await;
     let plan = Plan { upstream: Some(&echo.url()), site: "websocket = false", ..Plan::default() };
