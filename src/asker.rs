@@ -2,7 +2,7 @@
 //! In: method and header lines. Out: [`Asker`]. Errors: none. I/O: none.
 //! Source: W3C Fetch Metadata (`Sec-Fetch-Mode`); RFC 9110 §12.5.1 (`Accept`); RFC 6455 §4.1 (WebSocket handshake).
 
-use http::header::{ACCEPT, CONNECTION, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, Method};
 
 /// What kind of answer the client can use.
@@ -29,7 +29,8 @@ impl Asker {
         let navigates = match headers.get("sec-fetch-mode") {
             Some(mode) => mode == "navigate",
             None => {
-                safe && wants_html(headers)
+                (safe || is_form(method, headers))
+                    && wants_html(headers)
                     && headers.get("x-requested-with").is_none_or(|v| v != "XMLHttpRequest")
             }
         };
@@ -56,6 +57,17 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
         })
     };
     lists(UPGRADE, "websocket") && lists(CONNECTION, "upgrade")
+}
+
+/// Whether a browser sent a form: the types that forms have (WHATWG HTML, form submission).
+fn is_form(method: &Method, headers: &HeaderMap) -> bool {
+    let types = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+    *method == Method::POST
+        && headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| {
+            text.split(';')
+                .next()
+                .is_some_and(|media| types.iter().any(|t| media.trim().eq_ignore_ascii_case(t)))
+        })
 }
 
 fn wants_html(headers: &HeaderMap) -> bool {
@@ -99,6 +111,10 @@ mod tests {
             Asker::Navigation
         );
         assert_eq!(asker(&Method::HEAD, &[("accept", "*/*")]), Asker::Script);
+        let form = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        assert_eq!(asker(&Method::POST, &[("accept", "text/html"), form]), Asker::FormPost);
+        assert_eq!(asker(&Method::POST, &[form]), Asker::Script);
+        assert_eq!(asker(&Method::PUT, &[("accept", "text/html"), form]), Asker::Script);
         assert_eq!(asker(&Method::GET, &[("accept", "text/htmlx")]), Asker::Script);
         assert_eq!(
             asker(&Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")]),

@@ -123,6 +123,7 @@ fn check(path: &Path) -> ExitCode {
     for row in settings.backend.answers().rows() {
         say(&format!("  an answer of the session backend with {row}"));
     }
+    say("  any other answer without tokens: unavailable (the session stands)");
     ExitCode::SUCCESS
 }
 
@@ -144,7 +145,7 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
 async fn run(settings: Settings) -> ExitCode {
     let log = doorkeep::log::start(&settings.log);
     for advice in &settings.advice {
-        tracing::warn!(%advice, "settings");
+        tracing::info!(%advice, "settings");
     }
     let doorkeep = match Doorkeep::start(settings, Arc::new(SystemClock)).await {
         Ok(doorkeep) => doorkeep,
@@ -153,7 +154,9 @@ async fn run(settings: Settings) -> ExitCode {
             return fault(&error);
         }
     };
-    tracing::info!(http = %doorkeep.http, https = ?doorkeep.https, admin = ?doorkeep.admin, "serving");
+    let shown =
+        |addr: Option<std::net::SocketAddr>| addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
+    tracing::info!(http = %doorkeep.http, https = shown(doorkeep.https), admin = shown(doorkeep.admin), "serving");
     told_to_stop().await;
     tracing::info!("stopping");
     let drained = doorkeep.drain().await;
@@ -175,16 +178,16 @@ async fn run(settings: Settings) -> ExitCode {
 
 /// Waits for SIGTERM or SIGINT.
 async fn told_to_stop() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut term), Ok(mut int)) => {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals cannot be received: stop this process by other means");
-            std::future::pending::<()>().await;
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut term), Ok(mut int), Ok(mut hang_up)] = signals else {
+        tracing::error!("signals cannot be received: stop this process by other means");
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hang_up.recv() => tracing::warn!("SIGHUP: settings are read at the start only; restart to change them"),
         }
     }
 }

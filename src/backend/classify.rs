@@ -42,7 +42,7 @@ impl fmt::Display for Row {
         f.write_str(match self.meaning {
             Meaning::Refused => ": refused",
             Meaning::Unavailable => ": unavailable",
-            Meaning::Ours => ": our own fault",
+            Meaning::Ours => ": ours (this gateway's settings are at fault)",
         })
     }
 }

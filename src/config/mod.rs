@@ -143,7 +143,7 @@ fn read(root: &Section<'_, '_>, advice: &Source<'_>) -> Option<Settings> {
         log,
         advice: Vec::new(),
     };
-    settings.advise(advice);
+    settings.advise(root, advice);
     settings.hold_together(root);
     Some(settings)
 }
@@ -152,35 +152,67 @@ impl Settings {
     /// Problems that only two settings together have.
     fn hold_together(&self, root: &Section<'_, '_>) {
         if self.secrets.is_empty() && self.renew.state_dir.is_some() {
-            root.problem(
-                "secret",
-                "is missing: what state_dir keeps has to open after a restart; write secret = \"file:…\"",
-            );
+            let what =
+                "is missing: what state_dir keeps has to open after a restart; write secret = \"file:…\"";
+            root.problem("secret", what);
         }
         if self.renew.give_up > self.drain.timeout {
-            root.section("drain").problem(
-                "timeout",
-                "is shorter than session.renew.give_up: a renewal under way could not finish; raise it",
+            let what =
+                "is shorter than session.renew.give_up: a renewal under way could not finish; raise it";
+            root.section("drain").problem("timeout", what);
+        }
+        if self.listen.admin == Some(self.listen.http) && self.listen.http.port() != 0 {
+            root.section("listen")
+                .problem("admin", "is the address of http already; give it a port of its own");
+        }
+        let cookies = root.section("session").section("cookies");
+        if let Some(domain) = &self.session.cookies.domain {
+            let below = |host: &str| {
+                host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+            };
+            for site in self.sites.iter().filter(|site| !below(&site.site.host)) {
+                let what = format!("does not cover {}: its browsers would drop the cookies", site.site.host);
+                cookies.problem("domain", what);
+            }
+        }
+        if self.session.cookies.same_site == cookie::SameSite::None && !self.session.cookies.secure {
+            cookies.problem(
+                "same_site",
+                "\"none\" is taken by browsers from secure cookies only; set secure = true",
             );
         }
     }
 
-    fn advise(&self, advice: &Source<'_>) {
+    fn advise(&self, root: &Section<'_, '_>, advice: &Source<'_>) {
+        let note = |section: &Section<'_, '_>, key: &str, path: &str, what: &str| {
+            advice.problem(section.place(key), path, what);
+        };
+        let cookies = root.section("session").section("cookies");
         if self.secrets.is_empty() {
             let what = "is missing: one is made for this run, so what browsers hold of ours does not open after a restart";
-            advice.problem(0, "secret", what);
+            note(root, "secret", "secret", what);
         }
         if self.session.cookies.domain.is_some() {
             let what = "is set: every gateway that renews these cookies has to know of the others' renewals, \
                         so let one gateway serve all sites of this domain";
-            advice.problem(0, "session.cookies.domain", what);
+            note(&cookies, "domain", "session.cookies.domain", what);
         }
         if !self.session.cookies.secure {
-            advice.problem(
-                0,
-                "session.cookies.secure",
-                "is off: sessions travel readable; only for trying out on this machine",
-            );
+            let what = "is off: sessions travel readable; only for trying out on this machine";
+            note(&cookies, "secure", "session.cookies.secure", what);
+        }
+        if self.session.weak_key {
+            let what = "is shorter than 32 bytes, the least for HS256 (RFC 7518 §3.2): it can be guessed";
+            note(&root.section("session").section("token"), "key", "session.token.key", what);
+        }
+        if self.listen.admin.is_some_and(|addr| !addr.ip().is_loopback()) {
+            let what = "is no loopback address: see that only operators reach it";
+            note(&root.section("listen"), "admin", "listen.admin", what);
+        }
+        for site in self.sites.iter().filter(|site| site.site.origin.host() != site.site.host) {
+            let what =
+                format!("{} is not the host of the site's origin: redirects lead elsewhere", site.site.host);
+            note(root, "site", "site.host", &what);
         }
     }
 }

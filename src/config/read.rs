@@ -164,11 +164,15 @@ impl<'s, 'a> Section<'s, 'a> {
         self.table.map(|table| table.iter().map(entry).collect()).unwrap_or_default()
     }
 
+    /// Where `key` stands in the file; where it is missing, where its table does.
+    pub(crate) fn place(&self, key: &str) -> usize {
+        let at = self.table.and_then(|table| table.iter().find(|(name, _)| name.get_ref().as_ref() == key));
+        at.map_or(self.start, |(_, value)| value.span().start)
+    }
+
     /// Notes a problem with `key` of this table.
     pub(crate) fn problem(&self, key: &str, what: impl Into<String>) {
-        let at = self.table.and_then(|table| table.iter().find(|(name, _)| name.get_ref().as_ref() == key));
-        let at = at.map_or(self.start, |(_, value)| value.span().start);
-        self.source.problem(at, &join(&self.path, key), what);
+        self.source.problem(self.place(key), &join(&self.path, key), what);
     }
 
     /// Notes every key that nobody asked for.

@@ -33,6 +33,8 @@ pub struct SessionSettings {
     pub ahead: Ahead,
     /// Whether this gateway renews.
     pub mode: RenewMode,
+    /// Whether the key of the tokens is shorter than it should be.
+    pub(super) weak_key: bool,
 }
 
 /// Who issues sessions.
@@ -156,7 +158,8 @@ pub(super) fn session(
     let mode = renew.take("mode").and_then(|f| f.word(&modes)).unwrap_or(RenewMode::Auto);
     section.take("renew");
     section.finish();
-    Some(SessionSettings { cookies: cookies?, token: token?, ahead, mode })
+    let (token, weak_key) = token?;
+    Some(SessionSettings { cookies: cookies?, token, ahead, mode, weak_key })
 }
 
 fn cookies(session: &Section<'_, '_>, refresh_life: Duration) -> Option<CookieSettings> {
@@ -215,7 +218,8 @@ fn cookies(session: &Section<'_, '_>, refresh_life: Duration) -> Option<CookieSe
     Some(CookieSettings { names: names?, domain, secure, same_site, refresh_life })
 }
 
-fn token(session: &Section<'_, '_>, identity: &Option<IdentitySettings>) -> Option<TokenRules> {
+/// How tokens are checked, and whether their key is shorter than it should be.
+fn token(session: &Section<'_, '_>, identity: &Option<IdentitySettings>) -> Option<(TokenRules, bool)> {
     let section = session.section("token");
     let algorithms = [("HS256", Algorithm::HS256), ("HS384", Algorithm::HS384), ("HS512", Algorithm::HS512)];
     let algorithm = section.need("algorithms", "[\"HS256\"]").and_then(|field| {
@@ -245,12 +249,14 @@ fn token(session: &Section<'_, '_>, identity: &Option<IdentitySettings>) -> Opti
         cache: section.take("cache").and_then(|f| value::size(&f)).unwrap_or(64 << 20),
     };
     section.finish();
+    let key = key?;
+    let weak = key.expose().len() < 32;
     let key = VerificationKey {
         algorithm: algorithm?,
         key_id: None,
-        key: DecodingKey::from_secret(key?.expose().as_bytes()),
+        key: DecodingKey::from_secret(key.expose().as_bytes()),
     };
-    Some(TokenRules { keys: vec![key], ..rules })
+    Some((TokenRules { keys: vec![key], ..rules }, weak))
 }
 
 pub(super) fn renew(root: &Section<'_, '_>, drain: &DrainSettings) -> RenewSettings {
@@ -295,7 +301,9 @@ fn ahead(field: &Field<'_, '_>) -> Option<Ahead> {
         Some(number) => match number.trim().parse::<u8>() {
             Ok(percent) if percent <= 50 => Some(Ahead::Percent(percent)),
             Ok(_) | Err(_) => {
-                field.problem("must be a duration, or a percentage from \"0%\" to \"50%\"");
+                field.problem(format!(
+                    "\"{text}\" is neither a duration nor a percentage from \"0%\" to \"50%\""
+                ));
                 None
             }
         },

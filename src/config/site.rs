@@ -122,6 +122,14 @@ fn site(section: &Section<'_, '_>) -> Option<SiteSettings> {
     let upstream = upstream(section);
     let rules = section.take("rule").map(|f| f.items()).unwrap_or_default();
     let rules: Vec<Option<Rule>> = rules.iter().map(|field| rule(&field.section(), csrf)).collect();
+    for (n, rule) in rules.iter().enumerate() {
+        let earlier = rules.iter().take(n).flatten();
+        if let Some(rule) = rule
+            && earlier.into_iter().any(|earlier| earlier.pattern == rule.pattern)
+        {
+            section.problem("rule", format!("{} has two rules; put them together", rule.pattern.as_str()));
+        }
+    }
     let rules = rules.into_iter().collect::<Option<Vec<Rule>>>().map(|rules| with_default(rules, csrf));
     section.finish();
     Some(SiteSettings {

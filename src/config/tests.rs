@@ -155,6 +155,39 @@ fn the_shipped_settings_are_usable() {
 }
 
 #[test]
+fn likely_mistakes_are_told_before_they_hurt() {
+    let with = |from: &str, to: &str| problems(&WHOLE.replace(from, to)).join("\n");
+    let told = with("the key of the tokens", "/etc/doorkeep/access.key");
+    assert!(
+        told.contains("session.token.key: looks like a path; write \"file:/etc/doorkeep/access.key\""),
+        "{told}"
+    );
+    let told = with("[session.token]", "[session.cookies]\ndomain = \"other.org\"\n[session.token]");
+    assert!(told.contains("session.cookies.domain: does not cover app.example.com"), "{told}");
+    let told = with("[session.token]", "[session.cookies]\ndomain = \"ample.com\"\n[session.token]");
+    assert!(told.contains("does not cover"), "a label is whole: {told}");
+    let told = with("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:80\"\nadmin = \"127.0.0.1:80\"");
+    assert!(told.contains("listen.admin: is the address of http already"), "{told}");
+    let rule = "[[site.rule]]\npath = \"/x/*\"\n";
+    let told = problems(&format!("{WHOLE}{rule}{rule}")).join("\n");
+    assert!(told.contains("/x/* has two rules"), "{told}");
+    let cookies = "[session.cookies]\nsecure = false\nsame_site = \"none\"\n[session.token]";
+    assert!(with("[session.token]", cookies).contains("from secure cookies only"));
+}
+
+#[test]
+fn advice_is_given_with_its_place() {
+    let text = WHOLE.replace("[session.token]", "[session.cookies]\nsecure = false\n[session.token]");
+    let text = text.replace("https://app.example.com", "https://www.example.com");
+    let advice = Settings::parse(&text).expect("usable").advice;
+    let told: Vec<String> = advice.iter().map(ToString::to_string).collect();
+    assert!(told.iter().any(|t| t.starts_with("line 8: session.cookies.secure: is off")), "{told:?}");
+    assert!(told.iter().any(|t| t.contains("session.token.key: is shorter than 32 bytes")), "{told:?}");
+    assert!(told.iter().any(|t| t.contains("site.host: app.example.com is not the host")), "{told:?}");
+    assert!(!told.join("").contains("the key of the tokens"));
+}
+
+#[test]
 fn hostile_text_is_a_problem_and_no_panic() {
     for text in
         ["\u{0}", "[", "[[site]]\nhost=1", "site = 3", "session = []", "a.b.c = {}", "[listen]\nhttp = {}"]

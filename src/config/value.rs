@@ -50,6 +50,8 @@ pub(super) fn secret(field: &Field<'_, '_>) -> Option<Secret<String>> {
             .map_err(|error| {
                 format!("{path} cannot be read ({error}); create it, readable by this user only")
             })
+    } else if text.starts_with(['/', '.']) {
+        Err(format!("looks like a path; write \"file:{text}\", or another secret where it is none"))
     } else {
         Ok(text.to_owned())
     };

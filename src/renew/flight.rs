@@ -59,7 +59,7 @@ impl Inner {
         let word = word(&outcome);
         let took = stopwatch.elapsed();
         self.meters.renewal(word, took);
-        let millis = took.as_millis();
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             RenewOutcome::Unavailable(fault @ BackendFault::ClientRejected { .. }) => {
                 tracing::error!(outcome = word, %fault, millis, "renewal: check this gateway's settings for the backend");

@@ -266,9 +266,10 @@ impl Renewer {
     /// Reads what an earlier run wrote down.
     ///
     /// # Errors
-    /// [`PersistError`] where something is there that cannot be read.
+    /// [`PersistError`] where something is there that cannot be read, or nothing could be written later.
     pub fn restore(&self) -> Result<(), PersistError> {
         let Some(dir) = &self.0.settings.state_dir else { return Ok(()) };
+        persist::prepare(dir)?;
         let mut ledger = self.0.ledger();
         persist::read(dir, &self.0.sessions, &mut ledger, self.0.clock.now())?;
         self.0.sign_outs.store(!ledger.tombstones.is_empty(), Ordering::Release);

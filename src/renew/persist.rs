@@ -77,6 +77,19 @@ struct WrittenEntry {
     ends: UnixTime,
 }
 
+/// Sees that results can be written down later: makes the folder, for this user alone, and writes to it.
+pub(super) fn prepare(dir: &Path) -> Result<(), PersistError> {
+    let probe = dir.join("renewals.probe");
+    let fault = |source| PersistError::Io { path: dir.to_owned(), act: "used to keep renewals in", source };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(fault)?;
+    fs::write(&probe, b"").map_err(fault)?;
+    fs::remove_file(&probe).map_err(fault)
+}
+
 /// Writes everything that is remembered, readable by this user only, in one step.
 pub(super) fn write(dir: &Path, sessions: &Sessions, ledger: &Ledger) -> Result<(), PersistError> {
     let written = Written {
@@ -87,7 +100,6 @@ pub(super) fn write(dir: &Path, sessions: &Sessions, ledger: &Ledger) -> Result<
     let sealed = sessions.carrier.sealer().seal(&plain, BOUND_TO).ok_or(PersistError::Seal)?;
     let path = dir.join(FILE);
     let fault = |source| PersistError::Io { path: path.clone(), act: "written", source };
-    fs::create_dir_all(dir).map_err(fault)?;
     let draft = dir.join("renewals.sealed.new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
