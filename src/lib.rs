@@ -71,7 +71,6 @@
 //!    view renews.
 //! 8. *Families.* All tokens that descend from one sign-in are a family. Signing out remembers the family until its last
 //!    token would have ended; whether an answer stores or clears cookies is decided when its head is written.
-//!
 //! 9. *Strangers.* A pair of which nothing tells that it is anybody's (no verified token, no notes, no earlier renewal) can
 //!    be sent by anybody: few flights at a time are for such, and what is remembered of them goes first.
 //!
