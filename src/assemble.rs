@@ -168,7 +168,7 @@ fn gateway(
 ) -> Result<Gateway, StartError> {
     let (backend, believed) = backend(&settings.backend, &settings.roots, &clock)?;
     let mut secrets = settings.secrets;
-    // Names made with the newest secret would not be found under by a gateway that has the older ones only.
+    // The oldest secret is the one that every gateway has while secrets are changed one gateway after the other.
     let naming = match secrets.last() {
         Some(oldest) => oldest.clone(),
         None => {

@@ -422,7 +422,8 @@ fn head_fault<B>(request: &Request<B>) -> Option<&'static str> {
 /// A request that no two readers may read differently: refused, and its connection with it.
 fn malformed(status: StatusCode, detail: &str, request_id: &str) -> Response<ReplyBody> {
     let reader = Reader { asker: Asker::Script, page: "", request_id, cors: None };
-    let mut response = reply::plain(status, "Bad request", detail, reader);
+    let title = status.canonical_reason().unwrap_or("Bad Request");
+    let mut response = reply::plain(status, title, detail, reader);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
