@@ -6,7 +6,7 @@ mod onward;
 mod own;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
@@ -101,8 +101,9 @@ struct Asked<'a> {
     hops: Hops,
     cors: Option<HeaderValue>,
     arrival: Arrival,
-    /// The page to come back to after a sign-in.
-    page: String,
+    referer: Option<HeaderValue>,
+    /// The page to come back to after a sign-in, once somebody needs it: most requests do not.
+    page: OnceLock<String>,
     request_id: String,
     /// Trace id and span id for a trace that begins here.
     trace: (u128, u64),
@@ -124,8 +125,26 @@ impl Arrival {
 }
 
 impl Asked<'_> {
+    /// A page view comes back to itself; everything else to the page that it was made on, or the site's root.
+    fn page(&self) -> &str {
+        let origin = &self.route.site.origin;
+        self.page.get_or_init(|| match self.asker {
+            Asker::Navigation => format!("{}{}", origin.as_str(), self.target.path_and_query()),
+            Asker::FormPost | Asker::Script | Asker::WebSocket => self
+                .referer
+                .as_ref()
+                .and_then(|referer| referer_page(referer.to_str().ok()?, origin))
+                .unwrap_or_else(|| format!("{}/", origin.as_str())),
+        })
+    }
+
     fn reader(&self) -> Reader<'_> {
-        Reader { asker: self.asker, page: &self.page, request_id: &self.request_id, cors: self.cors.as_ref() }
+        Reader {
+            asker: self.asker,
+            page: self.page(),
+            request_id: &self.request_id,
+            cors: self.cors.as_ref(),
+        }
     }
 }
 
@@ -221,14 +240,6 @@ impl Gateway {
     ) -> Asked<'a> {
         let headers = request.headers();
         let asker = Asker::read(request.method(), headers);
-        let origin = &route.site.origin;
-        let page = match asker {
-            Asker::Navigation => format!("{}{}", origin.as_str(), target.path_and_query()),
-            Asker::FormPost | Asker::Script | Asker::WebSocket => headers
-                .get(REFERER)
-                .and_then(|referer| referer_page(referer.to_str().ok()?, origin))
-                .unwrap_or_else(|| format!("{}/", origin.as_str())),
-        };
         Asked {
             route,
             target,
@@ -236,7 +247,8 @@ impl Gateway {
             arrival: Arrival::read(headers),
             hops: self.0.trusted.hops(socket, headers),
             cors: listed_origin(headers, route.site).and_then(|own| HeaderValue::from_str(own.as_str()).ok()),
-            page,
+            referer: headers.get(REFERER).cloned(),
+            page: OnceLock::new(),
             request_id: visit.request_id.clone(),
             trace: visit.trace,
         }
@@ -296,7 +308,7 @@ impl Gateway {
             renewer.confirm(&pair);
         }
         let (copies, returns) = (presented.copies, presented.returns.clone());
-        let decided = |verdict, flight| Decided { verdict, flight, copies, returns: returns.clone() };
+        let decided = |verdict, flight| Decided { verdict, flight, copies, returns };
         if renewer.remembers_sign_outs() {
             let marks = sessions.marks(&presented, &state, &asked.route.site.host);
             if let Some(key) = renewer.signed_out(&marks) {

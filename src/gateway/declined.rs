@@ -60,7 +60,7 @@ impl Gateway {
             return reply::login(&self.0.login, reader);
         }
         let carrier = &self.0.sessions.carrier;
-        let page = self.0.sessions.policy.keys.digest(&["page", &asked.page]);
+        let page = self.0.sessions.policy.keys.digest(&["page", asked.page()]);
         let returns = returns.filter(|_| asked.arrival == Arrival::Led);
         let count = reply::Returns::read(returns, page, self.0.clock.now());
         let (mut response, line) = if count.is_loop() {

@@ -242,14 +242,16 @@ impl Memory {
         self.put(key, Slot::Unknown { not_before, ends, lane }, now);
     }
 
-    /// The newest tokens for whoever presented this key, noted as carried by an answer that is written now.
-    pub(crate) fn deliver(&mut self, key: SessionKey, now: UnixTime) -> Option<(Arc<Issued>, SessionKey)> {
-        let Known::Newest(newest, next) = self.look(key) else { return None };
-        if let Some(Slot::Issued(entry)) = self.slots.get(&newest.presented) {
+    /// What is known about the pair with this key; its newest tokens are noted as carried by an answer that is written now.
+    pub(crate) fn deliver(&mut self, key: SessionKey, now: UnixTime) -> Known {
+        let known = self.look(key);
+        if let Known::Newest(newest, _) = &known
+            && let Some(Slot::Issued(entry)) = self.slots.get(&newest.presented)
+        {
             let entry = Entry { delivered: Some(now), ..entry.clone() };
             self.put(newest.presented, Slot::Issued(entry), now);
         }
-        Some((newest, next))
+        known
     }
 
     /// Notes that a client presented the pair with this key: it has it, so what was kept for it can go soon.
@@ -410,7 +412,7 @@ mod tests {
     fn what_nobody_has_presented_is_kept_until_its_refresh_token_ends() {
         let mut memory = Memory::new(KEEP);
         memory.issued(step(1, 5000), key(2), at(0));
-        assert!(memory.deliver(key(1), at(0)).is_some());
+        assert!(matches!(memory.deliver(key(1), at(0)), Known::Newest(..)));
         memory.expire(at(4999));
         assert_eq!(newest(&memory, 1).as_deref(), Some("A2"), "delivered is not received");
         memory.expire(at(5000));

@@ -177,9 +177,6 @@ impl Renewer {
     /// Renews a session whose access token still lives, without waiting.
     #[must_use]
     pub fn beside(&self, request: &RenewRequest) -> Beside {
-        if self.0.clock.now() < self.0.ledger().no_early_before {
-            return Beside::Nothing;
-        }
         match self.enter(request) {
             Entered::Settled(RenewOutcome::Renewed(renewed)) => Beside::Ready(Box::new(renewed.issued)),
             Entered::Settled(
@@ -216,18 +213,19 @@ impl Renewer {
             CookieChange::Store(issued) => {
                 let now = self.0.clock.now();
                 let mut ledger = self.0.ledger();
-                let over = matches!(ledger.memory.look(issued.presented), Known::Refused(_));
-                if over || ledger.tombstones.covers(issued.lineage.family, now) {
+                if ledger.tombstones.covers(issued.lineage.family, now) {
                     return CookieChange::Keep;
                 }
                 match ledger.memory.deliver(issued.presented, now) {
-                    Some((newest, _)) => CookieChange::Store(Box::new((*newest).clone())),
+                    Known::Newest(newest, _) => CookieChange::Store(Box::new((*newest).clone())),
                     // Forgotten so soon, it was dropped for want of memory: this is the only copy left.
-                    None if now.since(issued.tokens.received_at) < self.0.settings.replay => {
+                    Known::Nothing if now.since(issued.tokens.received_at) < self.0.settings.replay => {
                         CookieChange::Store(issued)
                     }
-                    // Forgotten after its time: the browser has had something newer since.
-                    None => CookieChange::Keep,
+                    // Forgotten after its time, the browser has had something newer since; or it is over.
+                    Known::Nothing | Known::Refused(_) | Known::Unknown { .. } | Known::TooOld => {
+                        CookieChange::Keep
+                    }
                 }
             }
             CookieChange::Clear(key) => {
@@ -357,6 +355,11 @@ impl Renewer {
                 return Begin::Settled(RenewOutcome::Unavailable(fault));
             }
             Some(Slot::Unknown { .. } | Slot::Issued(_)) | None => {}
+        }
+        // What was renewed already is still carried: only new flights that can wait do.
+        if leg.access_ends.is_some() && now < ledger.no_early_before {
+            let fault = BackendFault::HeldBack { until: ledger.no_early_before };
+            return Begin::Settled(RenewOutcome::Unavailable(fault));
         }
         let lane = leg.lane();
         if lane == Lane::Stranger && blind == Blind::Refused {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clock::UnixTime;
 use crate::outcome::{BackendFault, Loss, RenewOutcome, Revocation, SessionKey};
 use crate::renew::flight::landed;
 use crate::renew::memory::Known;
@@ -26,16 +27,19 @@ impl Renewer {
     pub async fn sign_out(&self, request: RenewRequest, live: Liveness) -> Revocation {
         let wants_live = self.0.backend.capabilities().revokes_with_live_access;
         let request = RenewRequest { blind: Blind::Allowed, ..request };
-        if wants_live && live == Liveness::Over {
-            match self.renew(&request).await {
-                RenewOutcome::Renewed(_) | RenewOutcome::Withheld => {}
-                // Over, or never a session: a refusal proves nothing about whose it was, so nobody's is remembered.
-                RenewOutcome::Refused(_) => return Revocation::Ended,
-                RenewOutcome::Unavailable(fault) => return Revocation::Unavailable(fault),
+        let this = self.clone();
+        self.detached(async move {
+            if wants_live && live == Liveness::Over {
+                match this.renew(&request).await {
+                    RenewOutcome::Renewed(_) | RenewOutcome::Withheld => {}
+                    // Over, or never a session: a refusal proves nothing about whose it was, so nobody's is remembered.
+                    RenewOutcome::Refused(_) => return Revocation::Ended,
+                    RenewOutcome::Unavailable(fault) => return Revocation::Unavailable(fault),
+                }
             }
-        }
-        let inner = Arc::clone(&self.0);
-        self.detached(async move { inner.end(&request).await }).await
+            this.0.end(&request).await
+        })
+        .await
     }
 
     /// Ends a session of which no refresh token came.
@@ -44,12 +48,8 @@ impl Renewer {
         self.detached(async move {
             let revocation = inner.revoke(&ending).await;
             if revocation == Revocation::Ended {
-                let now = inner.clock.now();
-                let until = now.saturating_add(inner.settings.undelivered);
-                let marks = inner.sessions.policy.marks(&ending);
-                let mut ledger = inner.ledger();
-                marks.into_iter().for_each(|key| ledger.tombstones.bury(key, until, now));
-                inner.sign_outs.store(true, Ordering::Release);
+                let until = inner.clock.now().saturating_add(inner.settings.undelivered);
+                inner.bury(inner.sessions.policy.marks(&ending), until);
             }
             revocation
         })
@@ -94,7 +94,7 @@ impl Inner {
         }
         let revocation = self.revoke(&Ending::of(pair.clone(), subject)).await;
         if revocation == Revocation::Ended {
-            self.bury(request, Some(&pair));
+            self.bury_session(request, pair);
         }
         revocation
     }
@@ -105,11 +105,13 @@ impl Inner {
             .unwrap_or(Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp)))
     }
 
-    /// Remembers that a session was signed out, until the last of its tokens would have ended.
-    fn bury(&self, request: &RenewRequest, newest: Option<&Pair>) {
-        let now = self.clock.now();
-        let mut ledger = self.ledger();
-        let known = match ledger.memory.look(request.key) {
+    /// Remembers that a session was signed out, from the pair that was presented to the newest one.
+    fn bury_session(&self, request: &RenewRequest, newest: Pair) {
+        let (known, lineage) = {
+            let ledger = self.ledger();
+            (ledger.memory.look(request.key), ledger.memory.lineage(request.key).cloned())
+        };
+        let known = match known {
             Known::Newest(issued, _) => Some(issued),
             Known::Nothing | Known::Refused(_) | Known::Unknown { .. } | Known::TooOld => None,
         };
@@ -117,16 +119,21 @@ impl Inner {
             .as_ref()
             .and_then(|issued| issued.tokens.refresh_expires)
             .or(request.refresh_expires)
-            .unwrap_or_else(|| now.saturating_add(self.settings.undelivered));
+            .unwrap_or_else(|| self.clock.now().saturating_add(self.settings.undelivered));
         let family = known
             .map(|issued| issued.lineage.family)
-            .or_else(|| ledger.memory.lineage(request.key).map(|lineage| lineage.family))
+            .or_else(|| lineage.map(|lineage| lineage.family))
             .or(request.family);
-        let newest = newest.map(|pair| self.sessions.policy.marks(&Ending::of(pair.clone(), None)));
-        let marks = self.sessions.policy.marks(&Ending::of(request.pair.clone(), None));
-        for key in marks.into_iter().chain(newest.into_iter().flatten()).chain(family) {
-            ledger.tombstones.bury(key, until, now);
-        }
+        let pairs =
+            [request.pair.clone(), newest].map(|pair| self.sessions.policy.marks(&Ending::of(pair, None)));
+        self.bury(pairs.into_iter().flatten().chain(family), until);
+    }
+
+    /// Remembers these names of a signed-out session until the last of its tokens would have ended.
+    fn bury(&self, names: impl IntoIterator<Item = SessionKey>, until: UnixTime) {
+        let now = self.clock.now();
+        let mut ledger = self.ledger();
+        names.into_iter().for_each(|name| ledger.tombstones.bury(name, until, now));
         self.sign_outs.store(true, Ordering::Release);
     }
 

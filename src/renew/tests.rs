@@ -642,6 +642,31 @@ async fn a_backend_without_an_answer_is_left_alone_by_those_who_can_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_sessions_fault_does_not_keep_a_result_from_its_browser() {
+    let house = house();
+    let Beside::Started(flight) = house.renewer.beside(&house.early(0)) else { panic!("started") };
+    assert!(house.renewer.attached(flight).await.is_some());
+    house.order(Fault::Only("500"));
+    let Beside::Started(flight) = house.renewer.beside(&house.early(7)) else { panic!("started") };
+    assert!(house.renewer.attached(flight).await.is_none());
+    assert!(matches!(house.renewer.beside(&house.early(8)), Beside::Nothing), "who can wait, waits");
+    assert!(matches!(house.renewer.beside(&house.early(0)), Beside::Ready(_)), "what is there is carried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_that_has_to_renew_first_outlives_its_client() {
+    let house = house();
+    house.backend.state().gated = true;
+    let ending = house.renewer.sign_out(house.request(0), Liveness::Over);
+    assert!(tokio::time::timeout(Duration::from_millis(1), ending).await.is_err(), "the client hangs up");
+    house.backend.gate.notify_one();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.backend.state().revoked, ["R1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn signing_out_with_a_dead_access_token_renews_first_and_hands_nothing_out() {
     let house = house();
     let revocation = house.renewer.sign_out(house.request(0), Liveness::Over).await;

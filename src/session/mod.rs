@@ -88,7 +88,7 @@ impl Sessions {
         let key = self.policy.key(&Self::pair(presented, who)?);
         let notes = match &presented.notes {
             KnownNotes::Held(notes) | KnownNotes::Noted(notes) => Some(notes.clone()),
-            KnownNotes::None => self.notes(presented, who, host).notes().cloned(),
+            KnownNotes::None => self.notes_about(presented, key, host).notes().cloned(),
         };
         Some((key, notes))
     }
@@ -97,15 +97,16 @@ impl Sessions {
     #[must_use]
     pub fn marks(&self, presented: &Presented, state: &TokenState, host: &str) -> Vec<SessionKey> {
         let who = known(state);
-        let ending = Ending {
-            refresh: presented.refresh.clone(),
+        let (key, notes) = self.key(presented, state, host).unzip();
+        // The pair's own name is made already.
+        let beside = Ending {
+            refresh: None,
             access: who.and(presented.access.clone()),
             session: who.and_then(Identity::session).or(presented.session.as_ref()).cloned(),
             subject: None,
         };
-        let family =
-            self.key(presented, state, host).and_then(|(_, notes)| notes).map(|notes| notes.lineage.family);
-        self.policy.marks(&ending).into_iter().chain(family).collect()
+        let family = notes.flatten().map(|notes| notes.lineage.family);
+        key.into_iter().chain(self.policy.marks(&beside)).chain(family).collect()
     }
 
     /// What has to be ended when a client signs out: the session of its refresh token, where it has one.
@@ -140,15 +141,18 @@ impl Sessions {
         freshness::freshness(identity, notes, now, self.ahead)
     }
 
-    /// The notes that the client brought, if they open and are about the tokens beside them.
+    /// The notes that the client brought about what it presents.
     fn notes(&self, presented: &Presented, who: Option<&Identity>, host: &str) -> KnownNotes {
-        let about = Self::pair(presented, who).map(|pair| self.policy.key(&pair));
-        match (&presented.sealed_notes, about) {
-            (Some(sealed), Some(about)) => {
-                self.carrier.open_notes(sealed, host, about).map_or(KnownNotes::None, KnownNotes::Held)
-            }
-            (_, None) | (None, _) => KnownNotes::None,
-        }
+        // Most clients bring either none or the right ones: the key is made for those who bring some.
+        let about = presented.sealed_notes.as_ref().and_then(|_| Self::pair(presented, who));
+        about.map_or(KnownNotes::None, |pair| self.notes_about(presented, self.policy.key(&pair), host))
+    }
+
+    /// The notes that the client brought, if they open and are about the tokens with this key.
+    fn notes_about(&self, presented: &Presented, about: SessionKey, host: &str) -> KnownNotes {
+        let opened =
+            presented.sealed_notes.as_ref().and_then(|sealed| self.carrier.open_notes(sealed, host, about));
+        opened.map_or(KnownNotes::None, KnownNotes::Held)
     }
 
     /// The client's notes; for a token that does not say when it was issued, else notes of the moment it was first seen.
