@@ -192,11 +192,11 @@ fn gateway(
     });
     let renewer =
         Renewer::new(settings.renew, backend, Arc::clone(&sessions), Arc::clone(&clock), Arc::clone(&meters));
-    let names: Vec<_> = settings.identity.headers.iter().map(|(name, _)| name.clone()).collect();
+    let identity = IdentityHeaders::new(settings.identity.headers, settings.identity.max);
     let app = |site: &SiteSettings| -> Result<App, StartError> {
         let origin = &site.site.origin;
         let headers = NameSet::headers_of(believed);
-        let owned = Arc::new(OwnedNames::new(&names, headers, site.upstream.authorization));
+        let owned = Arc::new(OwnedNames::new(identity.names(), headers, site.upstream.authorization));
         Ok(App {
             upstream: Upstream::new(&site.upstream, &settings.roots)?,
             host: site.upstream.host,
@@ -215,7 +215,7 @@ fn gateway(
         sessions,
         renewer,
         login: settings.login,
-        identity: IdentityHeaders::new(settings.identity.headers, settings.identity.max),
+        identity,
         trusted: settings.listen.trusted,
         life,
         clock,

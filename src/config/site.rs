@@ -226,18 +226,8 @@ fn rule(section: &Section<'_, '_>, site_csrf: Csrf) -> Option<Rule> {
 
 /// The rule for paths that no other names is the site's own: a session is required, with the site's `csrf`.
 fn with_default(mut rules: Vec<Rule>, csrf: Csrf) -> Vec<Rule> {
-    if let Ok(pattern) = Pattern::parse("/*")
-        && !rules.iter().any(|rule| rule.pattern == pattern)
-    {
-        rules.push(Rule {
-            name: "default".into(),
-            pattern,
-            access: RuleAccess::Session(Need::default()),
-            csrf,
-            preflight: Preflight::Answer,
-            cache: CacheRule::Private,
-            cookies: CookieRule::Strip,
-        });
+    if !rules.iter().any(|rule| rule.pattern.is_everything()) {
+        rules.push(Rule { csrf, ..Rule::new("default", Pattern::everything()) });
     }
     rules
 }

@@ -64,11 +64,6 @@ impl Routes {
         let rule = entry.rule(target).map_err(NoRoute::Ambiguous)?;
         Ok(Route { index, site: &entry.site, rule })
     }
-
-    /// The sites, in the order in which they were given.
-    pub fn sites(&self) -> impl Iterator<Item = &Site> {
-        self.sites.iter().map(|entry| &entry.site)
-    }
 }
 
 #[derive(Clone, Debug)]
