@@ -1,60 +1,98 @@
 //! The one line that each request leaves in the log.
-//! In: what happened. Out: an event at `info`, target `access`. Errors: none. I/O: none here; the log is written elsewhere.
+//! In: what happened. Out: an event at `info`, target `access`, or its JSON text at once. Errors: none. I/O: none here; the log is
+//! written elsewhere. Source: RFC 8259 §7 (JSON strings).
 //! A line holds no query, no cookie, no token and no claim; the user stands in it as a keyed digest.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri, Version};
 
+use crate::clock::{UnixTime, iso, stamp};
 use crate::identity::Identity;
+use crate::lines::{Haste, Lines};
 use crate::outcome::TokenState;
-use crate::random;
+use crate::random::{self, RequestId};
 use crate::session::seal::SessionKeys;
+use crate::text::put_address;
 use crate::verdict::{Decline, LoginReason, Verdict};
 
 /// What is remembered of a request for its line.
-#[derive(Debug)]
-pub(crate) struct Visit {
-    pub(crate) request_id: String,
+pub(crate) struct Visit<'a> {
+    pub(crate) request_id: RequestId,
     pub(crate) verdict: &'static str,
     pub(crate) renewal: &'static str,
+    /// What came of a visit to the gateway's own sign-in page.
+    pub(crate) sign_in: &'static str,
     /// Trace id (the request's own) and span id.
     pub(crate) trace: (u128, u64),
+    /// What the client speaks.
+    pub(crate) version: &'static str,
     method: Method,
-    path: String,
+    /// Of which the path alone is told.
+    uri: Uri,
+    read: Read,
     peer: SocketAddr,
-    site: String,
-    rule: String,
+    site: &'a str,
+    rule: &'a str,
     who: Option<Identity>,
 }
 
-impl Visit {
+/// Whether a request's head could be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Yes,
+    No,
+}
+
+impl<'a> Visit<'a> {
+    fn path(&self) -> &str {
+        match self.read {
+            Read::Yes => self.uri.path(),
+            Read::No => "",
+        }
+    }
+
     pub(crate) fn begin<B>(request: &Request<B>, peer: SocketAddr) -> Self {
         let trace = random::trace_ids();
         Self {
-            request_id: format!("{:032x}", trace.0),
+            request_id: RequestId::of(trace.0),
             trace,
             verdict: "none",
             renewal: "",
+            sign_in: "",
+            version: word(request.version()),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            uri: request.uri().clone(),
+            read: Read::Yes,
             peer,
-            site: String::new(),
-            rule: String::new(),
+            site: "",
+            rule: "",
             who: None,
         }
     }
 
-    pub(crate) fn route(&mut self, site: &str, rule: &str) {
-        self.site = site.to_owned();
-        self.rule = rule.to_owned();
+    /// A request of which nothing can be told, for its head could not be read.
+    pub(crate) fn unread(peer: SocketAddr) -> Self {
+        let mut visit = Self::begin(&Request::new(()), peer);
+        visit.method = Method::from_bytes(b"-").unwrap_or_default();
+        (visit.version, visit.read) = ("", Read::No);
+        visit
+    }
+
+    pub(crate) const fn route(&mut self, site: &'a str, rule: &'a str) {
+        (self.site, self.rule) = (site, rule);
     }
 
     pub(crate) fn caller(&mut self, state: &TokenState) {
         if let TokenState::Live(who, _) | TokenState::Expired(who) = state {
             self.who = Some(who.clone());
         }
+    }
+
+    pub(crate) fn signed_in(&mut self, who: Identity) {
+        self.who = Some(who);
     }
 
     pub(crate) fn verdict(&mut self, verdict: &Verdict) {
@@ -72,21 +110,223 @@ impl Visit {
     }
 }
 
-/// Writes the line.
-pub(crate) fn tell(visit: &Visit, keys: &SessionKeys, status: StatusCode, took: Duration) {
-    let subject = visit.who.as_ref().map_or("", |who| who.label(|| keys.digest(&["subject", who.subject()])));
+/// A version as the line and the counters have it.
+fn word(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_11 => "1.1",
+        _ => "1.0",
+    }
+}
+
+/// Writes the line, and tells how many lines of the log were lost since the last.
+pub(crate) fn tell(visit: &Visit<'_>, keys: &SessionKeys, status: StatusCode, took: Duration) -> u64 {
+    let subject =
+        || visit.who.as_ref().map_or("", |who| who.label(|| keys.digest(&["subject", who.subject()])));
+    let Some(lines) = Lines::of_access_log() else {
+        tell_event(visit, subject(), status, took);
+        return 0;
+    };
+    if !lines.wants_access_log() {
+        return 0;
+    }
+    LINE.with_borrow_mut(|line| {
+        line.write(visit, subject(), status, took);
+        lines.add(&line.text, Haste::None);
+    });
+    lines.dropped()
+}
+
+fn tell_event(visit: &Visit<'_>, subject: &str, status: StatusCode, took: Duration) {
     tracing::info!(
         target: "access",
+        http = visit.version,
         method = %visit.method,
         site = visit.site,
-        path = visit.path,
+        path = visit.path(),
         status = status.as_u16(),
         verdict = visit.verdict,
         renewal = visit.renewal,
+        sign_in = visit.sign_in,
         rule = visit.rule,
         subject,
         peer = %visit.peer.ip(),
         millis = took.as_secs_f64() * 1000.0,
-        request_id = visit.request_id,
+        request_id = &*visit.request_id,
     );
+}
+
+thread_local! {
+    /// One line after the other is made in the same memory.
+    static LINE: RefCell<Line> = const { RefCell::new(Line { text: Vec::new(), second: (UnixTime::from_secs(0), String::new()) }) };
+}
+
+/// A line in the making: the same members as the event has, and those that every event has.
+struct Line {
+    text: Vec<u8>,
+    /// The second that was written last, and how: most lines begin like the one before.
+    second: (UnixTime, String),
+}
+
+impl Line {
+    fn write(&mut self, visit: &Visit<'_>, subject: &str, status: StatusCode, took: Duration) {
+        let (now, micros) = stamp();
+        if self.second.0 != now || self.second.1.is_empty() {
+            self.second = (now, iso(now));
+        }
+        self.text.clear();
+        self.put(b"{\"timestamp\":\"");
+        self.text.extend_from_slice(self.second.1.as_bytes());
+        self.put(b".");
+        self.fraction(micros);
+        self.put(b"Z\",\"level\":\"INFO\",\"http\":\"");
+        self.put(visit.version.as_bytes());
+        self.put(b"\",\"method\":");
+        self.string(visit.method.as_str());
+        self.put(b",\"site\":");
+        self.string(visit.site);
+        self.put(b",\"path\":");
+        self.string(visit.path());
+        self.put(b",\"status\":");
+        self.number(u64::from(status.as_u16()));
+        self.put(b",\"verdict\":\"");
+        self.put(visit.verdict.as_bytes());
+        self.put(b"\",\"renewal\":\"");
+        self.put(visit.renewal.as_bytes());
+        self.put(b"\",\"sign_in\":\"");
+        self.put(visit.sign_in.as_bytes());
+        self.put(b"\",\"rule\":");
+        self.string(visit.rule);
+        self.put(b",\"subject\":\"");
+        self.put(subject.as_bytes());
+        self.put(b"\",\"peer\":\"");
+        put_address(&mut self.text, visit.peer.ip());
+        self.put(b"\",\"millis\":");
+        self.number(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        self.put(b".");
+        self.fraction(took.subsec_nanos() % 1_000_000);
+        self.put(b",\"request_id\":\"");
+        self.put(visit.request_id.as_bytes());
+        self.put(b"\",\"target\":\"access\"}\n");
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// Millionths, with the zeros before them.
+    fn fraction(&mut self, millionths: u32) {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(millionths).as_bytes();
+        self.text.extend_from_slice(b"000000".get(digits.len()..).unwrap_or_default());
+        self.text.extend_from_slice(digits);
+    }
+
+    /// Text that others chose: of plain letters, mostly.
+    fn string(&mut self, text: &str) {
+        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        if text.as_bytes().iter().all(plain) {
+            self.text.push(b'"');
+            self.text.extend_from_slice(text.as_bytes());
+            self.text.push(b'"');
+            return;
+        }
+        // A text can always be written to memory.
+        drop(serde_json::to_writer(&mut self.text, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::outcome::Freshness;
+    use crate::secret::Secret;
+
+    /// What the log writes of an event.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Seen {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The same line by both ways.
+    fn both(visit: &Visit<'_>, status: u16, took: Duration) -> (Value, Value) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let keys = SessionKeys::new(&Secret::new(vec![7; 32]), "backend");
+        let subject =
+            visit.who.as_ref().map_or("", |who| who.label(|| keys.digest(&["subject", who.subject()])));
+        let seen = Seen::default();
+        let out = seen.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(move || out.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || tell_event(visit, subject, status, took));
+        let event = seen.0.lock().expect("not poisoned").clone();
+        let mut line =
+            Line { text: b"left from before".to_vec(), second: (UnixTime::from_secs(0), String::new()) };
+        line.write(visit, subject, status, took);
+        assert!(line.text.ends_with(b"}\n") && line.text.iter().filter(|byte| **byte == b'\n').count() == 1);
+        (serde_json::from_slice(&event).expect("JSON"), serde_json::from_slice(&line.text).expect("JSON"))
+    }
+
+    fn visit(target: &str, peer: &str) -> Visit<'static> {
+        let mut request = Request::new(());
+        *request.uri_mut() = target.parse().expect("a target");
+        Visit::begin(&request, peer.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_line_says_what_the_event_says() {
+        let mut known = visit("/page?secret", "192.0.2.17:5000");
+        known.route("app.example", "quotes \" back\\slash \u{e9} \u{1b}[2J");
+        let claims = serde_json::Map::new();
+        let who = Identity::new("asha".to_owned(), None, None, UnixTime::from_secs(1), claims);
+        known.caller(&TokenState::Live(who, Freshness::Fresh));
+        (known.verdict, known.renewal, known.sign_in) = ("admit", "beside", "shown");
+        for (visit, status, took) in [
+            (known, 200, Duration::from_micros(1_835_431)),
+            (visit("/%1b%22;x", "[2001:db8::1]:1"), 503, Duration::from_nanos(90)),
+            (visit("http://a.example/", "[::ffff:10.1.2.3]:1"), 404, Duration::from_secs(70)),
+        ] {
+            let (mut event, mut line) = both(&visit, status, took);
+            let millis = |line: &mut Value| {
+                line.as_object_mut().and_then(|line| line.remove("millis")).and_then(|m| m.as_f64())
+            };
+            let (one, other) = (millis(&mut event).expect("a number"), millis(&mut line).expect("a number"));
+            assert!((one - other).abs() < 1e-6, "{one} {other}");
+            let stamp = |line: &mut Value| {
+                line.as_object_mut()
+                    .and_then(|line| line.remove("timestamp"))
+                    .and_then(|at| at.as_str().map(str::to_owned))
+            };
+            let (one, other) = (stamp(&mut event).expect("a text"), stamp(&mut line).expect("a text"));
+            assert_eq!(
+                (one.len(), humantime::parse_rfc3339(&other).is_ok()),
+                (other.len(), true),
+                "{one} {other}"
+            );
+            assert_eq!(event, line);
+            assert!(!line.to_string().contains("secret"));
+        }
+    }
 }

@@ -1,17 +1,21 @@
-//! The listener for operators: health, readiness and metrics, apart from the sites.
+//! The listener for operators: health, readiness, metrics and drills, apart from the sites.
 //! In: requests from inside. Out: short texts. Errors: none. I/O: none.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use crate::body::ReplyBody;
 use crate::meter::Meters;
-use crate::server::Handler;
+use crate::server::{Came, Handler};
 
 /// Whether new requests are welcome.
 #[derive(Debug, Default)]
@@ -39,23 +43,68 @@ pub enum Ready {
     No,
 }
 
+/// What came of declaring a session's access token over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// Its next request renews the session.
+    Yes,
+    /// The token is none that is live here.
+    NotLive,
+}
+
+/// Drills on sessions.
+pub trait Drill: fmt::Debug + Send + Sync {
+    /// Declares the access token in `text` over: the token itself, or a `Cookie` line that holds it.
+    fn expire<'a>(&'a self, text: &'a str) -> Pin<Box<dyn Future<Output = Expired> + Send + 'a>>;
+}
+
+/// Longest wait for one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Largest `Cookie` line of a drill, in bytes.
+const LINE: usize = 32 * 1024;
+
 /// Answers operators.
 #[derive(Clone, Debug)]
 pub struct Admin {
     meters: Arc<Meters>,
     readiness: Arc<Readiness>,
+    drill: Arc<dyn Drill>,
 }
 
 impl Admin {
     /// An admin surface over these counters.
     #[must_use]
-    pub const fn new(meters: Arc<Meters>, readiness: Arc<Readiness>) -> Self {
-        Self { meters, readiness }
+    pub fn new(meters: Arc<Meters>, readiness: Arc<Readiness>, drill: Arc<dyn Drill>) -> Self {
+        Self { meters, readiness, drill }
+    }
+
+    /// `POST /sessions/expire`: the access token in the body is over from now on, its refresh token stays.
+    async fn expire(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        // A browser names where a page's request comes from: no page has any business here.
+        if request.headers().contains_key(ORIGIN) || request.headers().contains_key("sec-fetch-site") {
+            return text(StatusCode::FORBIDDEN, "not for web pages\n".into());
+        }
+        let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), LINE).collect()).await;
+        let Ok(Ok(body)) = body else {
+            return text(StatusCode::BAD_REQUEST, "no Cookie line of at most 32 KiB came\n".into());
+        };
+        let bytes = body.to_bytes();
+        let Ok(line) = std::str::from_utf8(&bytes) else {
+            return text(StatusCode::BAD_REQUEST, "no text\n".into());
+        };
+        match self.drill.expire(line.trim()).await {
+            Expired::Yes => text(StatusCode::OK, "over: the next request renews this session\n".into()),
+            Expired::NotLive => text(StatusCode::UNPROCESSABLE_ENTITY, "no live access token in it\n".into()),
+        }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<ReplyBody> {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD, and POST /sessions/expire\n".into(),
+            );
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
@@ -72,13 +121,19 @@ impl Admin {
                 response.headers_mut().insert(CONTENT_TYPE, media);
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n".into()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "here are /healthz, /readyz, /metrics and POST /sessions/expire\n".into(),
+            ),
         }
     }
 }
 
 impl Handler for Admin {
-    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Incoming>, _came: &Came) -> Response<ReplyBody> {
+        if request.method() == Method::POST && request.uri().path() == "/sessions/expire" {
+            return self.expire(request).await;
+        }
         self.answer(request.method(), request.uri().path())
     }
 }
@@ -94,9 +149,18 @@ fn text(status: StatusCode, body: String) -> Response<ReplyBody> {
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct NoSessions;
+
+    impl Drill for NoSessions {
+        fn expire<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = Expired> + Send + 'a>> {
+            Box::pin(async { Expired::NotLive })
+        }
+    }
+
     #[test]
     fn readiness_goes_down_before_health() {
-        let admin = Admin::new(Arc::default(), Arc::default());
+        let admin = Admin::new(Arc::default(), Arc::default(), Arc::new(NoSessions));
         assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 503);
         admin.readiness.set(Ready::Yes);
         assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 200);

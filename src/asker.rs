@@ -3,7 +3,10 @@
 //! Source: W3C Fetch Metadata (`Sec-Fetch-Mode`); RFC 9110 §12.5.1 (`Accept`); RFC 6455 §4.1 (WebSocket handshake).
 
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// What kind of answer the client can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +29,12 @@ impl Asker {
             return Self::WebSocket;
         }
         let safe = matches!(*method, Method::GET | Method::HEAD);
-        let navigates = match headers.get("sec-fetch-mode") {
+        let navigates = match headers.get(SEC_FETCH_MODE) {
             Some(mode) => mode == "navigate",
             None => {
                 (safe || is_form(method, headers))
                     && wants_html(headers)
-                    && headers.get("x-requested-with").is_none_or(|v| v != "XMLHttpRequest")
+                    && headers.get(X_REQUESTED_WITH).is_none_or(|v| v != "XMLHttpRequest")
             }
         };
         match (navigates, safe) {
@@ -88,7 +91,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(
-                http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
                 http::HeaderValue::from_str(value).expect("a value"),
             );
         }

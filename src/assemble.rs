@@ -1,35 +1,40 @@
-//! From settings to a running gateway, and to its orderly stop.
-//! In: [`Settings`]. Out: [`Doorkeep`]. Errors: [`StartError`], before anything is served. I/O: listeners.
+//! From settings to a running gateway, to the next settings, and to its orderly stop.
+//! In: [`Settings`], sockets. Out: [`Doorkeep`]. Errors: [`StartError`], before anything is served. I/O: listeners.
+//!
+//! A reload builds everything anew from the new settings, beside what runs, and hands on what is remembered of sessions. Only
+//! when all of it stands is it put in the place of the old, in steps that cannot fail.
+
+mod build;
+mod reload;
+mod sockets;
+mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderName;
 use tokio::net::TcpListener;
+use tokio_util::sync::DropGuard;
 
 use crate::admin::{Admin, Readiness, Ready};
-use crate::backend::SessionBackend;
-use crate::backend::directory::Directory;
-use crate::body::BodyLimits;
+use crate::assemble::build::{Generation, Keeping, build};
+pub use crate::assemble::reload::{ReloadError, Reloaded};
+pub use crate::assemble::sockets::{Passed, PassedError, Sockets};
+use crate::assemble::watch::Watched;
 use crate::clock::Clock;
-use crate::config::{BackendSettings, ListenSettings, Settings, SiteSettings};
-use crate::dial::{Dialer, Roots, RootsError};
-use crate::forward::{IdentityHeaders, NameSet, OwnedNames, OwnedParameters, Upstream};
-use crate::gateway::{App, Gateway, Parts};
+use crate::config::{DrainSettings, Fixed, ListenSettings, LogSettings, Settings};
+use crate::dial::RootsError;
+use crate::gateway::current::Current;
 use crate::meter::Meters;
-use crate::outcome::Believed;
-use crate::random::{self, NoRandom};
-use crate::renew::{PersistError, Renewer};
-use crate::route::Routes;
-use crate::secret::Secret;
+use crate::random::NoRandom;
+use crate::renew::PersistError;
 use crate::server::tls::{Tls, TlsError};
-use crate::server::{self, Door, Drained, Life, ListenError};
-use crate::session::Sessions;
-use crate::session::carrier::Carrier;
-use crate::session::judge::Policy;
-use crate::session::seal::{Sealer, SessionKeys};
-use crate::session::verifier::Verifier;
+use crate::server::{self, By, Door, Drained, Entrance, Hall, Life, ListenError, Seats, Welcome};
+use crate::share::LinkError;
+
+/// Most open connections of operators.
+const OPERATORS: usize = 64;
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,9 @@ pub enum StartError {
     /// What an earlier run wrote down cannot be read.
     #[error(transparent)]
     Persist(#[from] PersistError),
+    /// The replicas' share has no usable address.
+    #[error(transparent)]
+    Share(#[from] LinkError),
     /// No secret could be made.
     #[error(transparent)]
     Random(#[from] NoRandom),
@@ -55,6 +63,19 @@ pub enum StartError {
     /// The listener has no address.
     #[error("the listener has no address")]
     Address(#[source] std::io::Error),
+    /// A socket that was passed has no place in the settings.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
+}
+
+/// What all gateways of a process have in common.
+#[derive(Clone, Debug)]
+struct Common {
+    clock: Arc<dyn Clock>,
+    meters: Arc<Meters>,
+    life: Life,
+    /// Ends last: renewals that the drain waits for may still miss a key.
+    admin_life: Life,
 }
 
 /// A running gateway.
@@ -68,12 +89,13 @@ pub struct Doorkeep {
     pub admin: Option<SocketAddr>,
     /// The counters.
     pub meters: Arc<Meters>,
-    gateway: Gateway,
+    common: Common,
     readiness: Arc<Readiness>,
-    life: Life,
-    admin_life: Life,
-    drain_delay: Duration,
-    drain_timeout: Duration,
+    fixed: Fixed,
+    current: Current,
+    entrance: Entrance<Current>,
+    admin_entrance: Entrance<Admin>,
+    in_force: Mutex<InForce>,
 }
 
 impl Doorkeep {
@@ -82,8 +104,7 @@ impl Doorkeep {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let listener = server::listen(settings.listen.http).await?;
-        Self::start_on(listener, settings, clock).await
+        Self::start_with(Sockets::default(), settings, clock).await
     }
 
     /// Starts a gateway on a socket that listens already.
@@ -95,53 +116,65 @@ impl Doorkeep {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let http = listener.local_addr().map_err(StartError::Address)?;
-        let secure = match &settings.listen.https {
-            Some((addr, tls)) => Some((server::listen(*addr).await?, Tls::new(tls)?)),
-            None => None,
-        };
-        let https = secure.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
-        let admin_listener = match settings.listen.admin {
-            Some(addr) => Some(server::listen(addr).await?),
-            None => None,
-        };
-        let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let (drain, listen) = (settings.drain, settings.listen.clone());
+        Self::start_with(Sockets { http: Some(listener), ..Sockets::default() }, settings, clock).await
+    }
+
+    /// Starts a gateway on these sockets; those that are missing are opened where the settings say.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start_with(
+        sockets: Sockets,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let doors = sockets.fill(&settings.listen).await?;
+        let http = doors.http.local_addr().map_err(StartError::Address)?;
+        let place = |door: &Option<TcpListener>| door.as_ref().and_then(|door| door.local_addr().ok());
+        let (https, admin) = (place(&doors.https), place(&doors.admin));
         let meters = Arc::new(Meters::new());
-        let (life, admin_life) = (Life::default(), Life::default());
-        let gateway = gateway(settings, clock, Arc::clone(&meters), life.clone())?;
-        gateway.renewer().restore()?;
-        let readiness = Arc::new(Readiness::default());
-        let serving =
-            server::serve(listener, gateway.clone(), listen.limits, Arc::clone(&meters), life.clone());
-        life.tasks.spawn(serving);
-        if let Some((listener, tls)) = secure {
-            life.tasks.spawn(tls.clone().watch(life.finish.clone()));
-            let door = Door { listener, tls: Some(tls) };
-            let serving =
-                server::accept(door, gateway.clone(), listen.limits, Arc::clone(&meters), life.clone());
-            life.tasks.spawn(serving);
+        let common =
+            Common { clock, meters: Arc::clone(&meters), life: Life::default(), admin_life: Life::default() };
+        let (fixed, surroundings) = (Fixed::of(&settings), Surroundings::of(&settings)?);
+        let (generation, keeping) = build(settings, &common, None)?;
+        let renewer = generation.gateway.renewer().clone();
+        renewer.restore()?;
+        common.life.tasks.spawn(renewer.follow(common.life.finish.clone()));
+        let (readiness, current) = (Arc::new(Readiness::default()), Current::new(generation.gateway.clone()));
+        let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness), Arc::new(current.clone()));
+        let listen = &surroundings.listen;
+        // Operators' connections are not counted among the clients'.
+        let counted = Arc::new(Meters::new());
+        let hall = Hall::new(handler, listen.limits, OPERATORS, counted, common.admin_life.clone());
+        let admin_entrance = Entrance::new(Welcome { hall, tls: None });
+        let seats = Seats::new(listen.seats.clone(), Arc::clone(&meters));
+        let entrance = Entrance::new(surroundings.welcome(current.clone(), seats, &common));
+        let in_force = InForce::begin(generation, keeping, surroundings, &common);
+        common
+            .life
+            .tasks
+            .spawn(server::accept(Door { listener: doors.http, by: By::Plain }, entrance.clone()));
+        if let Some(listener) = doors.https {
+            common.life.tasks.spawn(server::accept(Door { listener, by: By::Tls }, entrance.clone()));
         }
-        if let Some(listener) = admin_listener {
-            let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness));
-            let limits = server::ConnectionLimits { connections: 64, ..listen.limits };
-            // Operators' connections are not counted among the clients'.
-            let serving =
-                server::serve(listener, handler, limits, Arc::new(Meters::new()), admin_life.clone());
-            admin_life.tasks.spawn(serving);
+        if let Some(listener) = doors.admin {
+            let door = Door { listener, by: By::Plain };
+            common.admin_life.tasks.spawn(server::accept(door, admin_entrance.clone()));
         }
         readiness.set(Ready::Yes);
+        let in_force = Mutex::new(in_force);
         Ok(Self {
             http,
             https,
             admin,
             meters,
-            gateway,
+            common,
             readiness,
-            life,
-            admin_life,
-            drain_delay: drain.delay,
-            drain_timeout: drain.timeout,
+            fixed,
+            current,
+            entrance,
+            admin_entrance,
+            in_force,
         })
     }
 
@@ -151,101 +184,131 @@ impl Doorkeep {
     /// [`PersistError`] where that could not be written.
     pub async fn drain(self) -> Result<Drained, PersistError> {
         self.readiness.set(Ready::No);
-        tokio::time::sleep(self.drain_delay).await;
-        let drained = self.life.drain(self.drain_timeout).await;
-        let kept = self.gateway.renewer().drain().await;
-        self.admin_life.drain(Duration::from_millis(100)).await;
+        let drain = self.in_force().surroundings.drain;
+        tokio::time::sleep(drain.delay).await;
+        let drained = self.common.life.drain(drain.timeout).await;
+        let kept = self.current.now().renewer().drain().await;
+        self.common.admin_life.drain(Duration::from_millis(100)).await;
         kept.map(|()| drained)
     }
-}
 
-/// A gateway of these settings, without its listeners.
-fn gateway(
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    meters: Arc<Meters>,
-    life: Life,
-) -> Result<Gateway, StartError> {
-    let (backend, believed) = backend(&settings.backend, &settings.roots, &clock)?;
-    let mut secrets = settings.secrets;
-    // The oldest secret is the one that every gateway has while secrets are changed one gateway after the other.
-    let naming = match secrets.last() {
-        Some(oldest) => oldest.clone(),
-        None => {
-            let made = ephemeral_secret()?;
-            secrets.push(made.clone());
-            made
-        }
-    };
-    let verifier = Verifier::new(settings.session.token);
-    let policy = Policy {
-        capabilities: backend.capabilities(),
-        mode: settings.session.mode,
-        keys: SessionKeys::new(&naming, settings.backend.id()),
-        leeway: verifier.leeway(),
-    };
-    let sessions = Arc::new(Sessions {
-        verifier,
-        carrier: Carrier::new(settings.session.cookies, Sealer::new(&secrets)),
-        policy,
-        ahead: settings.session.ahead,
-    });
-    let renewer =
-        Renewer::new(settings.renew, backend, Arc::clone(&sessions), Arc::clone(&clock), Arc::clone(&meters));
-    let identity = IdentityHeaders::new(settings.identity.headers, settings.identity.max);
-    let app = |site: &SiteSettings| -> Result<App, StartError> {
-        let origin = &site.site.origin;
-        let headers = NameSet::headers_of(believed);
-        let owned = Arc::new(OwnedNames::new(identity.names(), headers, site.upstream.authorization));
-        Ok(App {
-            upstream: Upstream::new(&site.upstream, &settings.roots)?,
-            host: site.upstream.host,
-            seen_as: (origin.scheme().as_str().parse()?, origin.authority().parse()?),
-            token: site.upstream.token,
-            websocket: site.upstream.websocket,
-            tunnel_idle: site.upstream.idle,
-            body: body_limits(&settings.listen, &owned),
-            owned,
-            parameters: OwnedParameters::new(NameSet::parameters_of(believed)),
-        })
-    };
-    Ok(Gateway::new(Parts {
-        apps: settings.sites.iter().map(app).collect::<Result<_, _>>()?,
-        routes: Routes::new(settings.sites.into_iter().map(|site| site.site).collect()),
-        sessions,
-        renewer,
-        login: settings.login,
-        identity,
-        trusted: settings.listen.trusted,
-        life,
-        clock,
-        meters,
-    }))
-}
-
-fn body_limits(listen: &ListenSettings, owned: &Arc<OwnedNames>) -> BodyLimits {
-    let owned = Arc::clone(owned);
-    let trailers = Arc::new(move |name: &HeaderName| owned.trailer_is_clean(name));
-    BodyLimits { idle: listen.body_idle, size: listen.body, trailers }
-}
-
-/// The wire to the session backend, and what services of its kind believe unverified.
-fn backend(
-    settings: &BackendSettings,
-    roots: &Roots,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<dyn SessionBackend>, Believed), RootsError> {
-    match settings {
-        BackendSettings::Directory { settings, connect } => {
-            let dialer = Dialer::new(roots, *connect)?;
-            let wire = Directory::new(settings.clone(), dialer, Arc::clone(clock));
-            Ok((Arc::new(wire), Directory::BELIEVED))
-        }
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        // What is in force is replaced whole, so a panic elsewhere leaves nothing half done.
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn ephemeral_secret() -> Result<Secret<Vec<u8>>, StartError> {
-    let mut bytes = vec![0; 32];
-    random::fill(&mut bytes)?;
-    Ok(Secret::new(bytes))
+/// What settings say of everything around the gateway itself.
+#[derive(Debug)]
+struct Surroundings {
+    listen: ListenSettings,
+    drain: DrainSettings,
+    state_dir: Option<PathBuf>,
+    tls: Option<Tls>,
+    watched: Watched,
+    log: LogSettings,
+}
+
+impl Surroundings {
+    fn of(settings: &Settings) -> Result<Self, TlsError> {
+        Ok(Self {
+            listen: settings.listen.clone(),
+            drain: settings.drain,
+            state_dir: settings.renew.state_dir.clone(),
+            tls: settings.listen.https.as_ref().map(|(_, tls)| Tls::new(tls)).transpose()?,
+            watched: Watched::of(settings),
+            log: settings.log.clone(),
+        })
+    }
+
+    /// What connections get that come to the sites' listeners.
+    fn welcome(&self, handler: Current, seats: Seats, common: &Common) -> Welcome<Current> {
+        let hall = Hall {
+            handler,
+            limits: self.listen.limits,
+            seats,
+            senders: Arc::new(self.listen.senders.clone()),
+            meters: Arc::clone(&common.meters),
+            life: common.life.clone(),
+        };
+        Welcome { hall, tls: self.tls.clone() }
+    }
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct InForce {
+    generation: Generation,
+    surroundings: Surroundings,
+    /// Ends what looks after the certificates.
+    _certificates: DropGuard,
+}
+
+impl InForce {
+    /// Begins what runs beside the requests: for the keys and certificates of these settings, as long as these are in force.
+    fn begin(
+        generation: Generation,
+        keeping: Option<Keeping>,
+        surroundings: Surroundings,
+        common: &Common,
+    ) -> Self {
+        if let Some(Keeping { keeper, stop }) = keeping {
+            common.admin_life.tasks.spawn(keeper.keep(stop));
+        }
+        let stop = common.life.finish.child_token();
+        if let Some(tls) = surroundings.tls.clone() {
+            common.life.tasks.spawn(tls.watch(stop.clone()));
+        }
+        common.meters.settings_from(common.clock.now());
+        Self { generation, surroundings, _certificates: stop.drop_guard() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixTime};
+
+    const SETTINGS: &str = r#"
+[listen]
+http = "127.0.0.1:0"
+[session]
+backend = "directory"
+[session.token]
+algorithms = ["ES256"]
+jwks = "http://127.0.0.1:1/keys"
+[login]
+url = "https://id.test/login"
+[backend.directory]
+url = "http://127.0.0.1:1"
+[[site]]
+host = "a.test"
+origin = "https://a.test"
+upstream = ["http://127.0.0.1:1"]
+"#;
+
+    #[tokio::test]
+    async fn what_was_in_force_goes_and_what_ran_beside_it_ends() {
+        let clock = Arc::new(ManualClock::at(UnixTime::from_secs(1_800_000_000)));
+        let settings = || Settings::parse(SETTINGS).expect("usable");
+        let doorkeep = Doorkeep::start(settings(), clock).await.expect("started");
+        // What ends at once has ended: without replicas there is nobody to listen to.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let running = (doorkeep.common.life.tasks.len(), doorkeep.common.admin_life.tasks.len());
+        for _ in 0..20 {
+            let under_way = doorkeep.current.now();
+            let before = Arc::downgrade(&under_way.parts().checker);
+            doorkeep.change(settings()).expect("changed");
+            assert!(before.upgrade().is_some(), "a request is under way by it");
+            drop(under_way);
+            assert!(before.upgrade().is_none());
+        }
+        let ended = async {
+            while (doorkeep.common.life.tasks.len(), doorkeep.common.admin_life.tasks.len()) != running {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), ended).await.expect("one keeper of keys is left");
+        doorkeep.drain().await.expect("drained");
+    }
 }

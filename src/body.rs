@@ -2,7 +2,7 @@
 //! In: a body. Out: the same body under limits. Errors: [`BodyFault`], which ends the message. I/O: what the body does.
 
 use std::fmt;
-use std::future::Future as _;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,13 +25,41 @@ pub enum BodyFault {
     /// More came than is allowed.
     #[error("the body is larger than allowed")]
     TooLarge,
-    /// The connection broke or the framing was wrong.
+    /// More came after it than is allowed.
+    #[error("the trailers are larger than allowed")]
+    Trailers,
+    /// The framing was wrong.
+    #[error("the body is malformed")]
+    Malformed(#[source] hyper::Error),
+    /// The connection broke.
     #[error("the body was cut")]
-    Cut(#[from] hyper::Error),
+    Cut(#[source] hyper::Error),
 }
 
 /// Says of a field whether it may come after a body.
 pub type TrailerFilter = Arc<dyn Fn(&HeaderName) -> bool + Send + Sync>;
+
+/// How much may come after a body, before any of it is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrailerLimits {
+    /// Most bytes of all names and values.
+    pub bytes: usize,
+    /// Most fields.
+    pub fields: usize,
+}
+
+impl Default for TrailerLimits {
+    fn default() -> Self {
+        Self { bytes: 8 * 1024, fields: 64 }
+    }
+}
+
+impl TrailerLimits {
+    fn hold(&self, trailers: &HeaderMap) -> bool {
+        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        bytes <= self.bytes && trailers.len() <= self.fields
+    }
+}
 
 /// The limits of a body.
 #[derive(Clone)]
@@ -42,6 +70,8 @@ pub struct BodyLimits {
     pub size: u64,
     /// The trailers that pass.
     pub trailers: TrailerFilter,
+    /// How much of them may come.
+    pub trailer_limits: TrailerLimits,
 }
 
 impl fmt::Debug for BodyLimits {
@@ -49,6 +79,7 @@ impl fmt::Debug for BodyLimits {
         f.debug_struct("BodyLimits")
             .field("idle", &self.idle)
             .field("size", &self.size)
+            .field("trailers", &self.trailer_limits)
             .finish_non_exhaustive()
     }
 }
@@ -74,6 +105,8 @@ impl Progress {
             0 => None,
             1 => Some(Early::Stalled),
             2 => Some(Early::TooLarge),
+            3 => Some(Early::Malformed),
+            5 => Some(Early::Trailers),
             _ => Some(Early::Cut),
         }
     }
@@ -86,42 +119,108 @@ pub enum Early {
     Stalled,
     /// More came than is allowed.
     TooLarge,
+    /// More came after it than is allowed.
+    Trailers,
+    /// The framing was wrong.
+    Malformed,
     /// The connection broke.
     Cut,
+}
+
+impl From<hyper::Error> for BodyFault {
+    /// What cannot be decoded is told from what did not come by the kind of the cause (chunks).
+    fn from(error: hyper::Error) -> Self {
+        let cause = std::error::Error::source(&error);
+        let kind = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+        match kind {
+            Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => Self::Malformed(error),
+            Some(_) | None => Self::Cut(error),
+        }
+    }
+}
+
+/// A connection that a body comes by. Dropped before the body is whole it is closed.
+pub trait Lease: fmt::Debug + Send {
+    /// The body has come whole: the connection may be used again.
+    fn give_back(self: Box<Self>);
 }
 
 /// A body under limits.
 #[derive(Debug)]
 pub struct Limited {
-    inner: Incoming,
+    inner: Source,
     limits: BodyLimits,
     left: u64,
-    progress: Arc<Progress>,
+    /// Where somebody watches it.
+    progress: Option<Arc<Progress>>,
+    lease: Option<Box<dyn Lease>>,
     /// Made when the body first has to be waited for: most bodies come with their head.
     patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// A connection.
+    Stream(Incoming),
+    /// It is here already.
+    Whole(Full<Bytes>),
 }
 
 impl Limited {
     /// Puts `inner` under limits.
     #[must_use]
     pub fn new(inner: Incoming, limits: BodyLimits) -> Self {
-        let left = limits.size;
-        Self { inner, limits, left, progress: Arc::default(), patience: None }
+        Self::of(Source::Stream(inner), limits)
     }
 
-    /// The view of its progress from outside.
+    /// A body that is here already.
     #[must_use]
-    pub fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    pub fn whole(bytes: Bytes, limits: BodyLimits) -> Self {
+        Self::of(Source::Whole(Full::new(bytes)), limits)
+    }
+
+    fn of(inner: Source, limits: BodyLimits) -> Self {
+        let left = limits.size;
+        Self { inner, limits, left, progress: None, lease: None, patience: None }
+    }
+
+    /// The same body, which gives back the connection that it comes by.
+    #[must_use]
+    pub fn leased(mut self, lease: Box<dyn Lease>) -> Self {
+        self.lease = Some(lease);
+        self.give_back_at_end();
+        self
+    }
+
+    fn give_back_at_end(&mut self) {
+        if self.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    /// The view of its progress from outside; `None`: it has come whole already.
+    #[must_use]
+    pub fn progress(&mut self) -> Option<Arc<Progress>> {
+        if self.is_end_stream() {
+            return None;
+        }
+        Some(Arc::clone(self.progress.get_or_insert_default()))
     }
 
     fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let code = match fault {
             BodyFault::Stalled => 1,
             BodyFault::TooLarge => 2,
-            BodyFault::Cut(_) => 3,
+            BodyFault::Malformed(_) => 3,
+            BodyFault::Cut(_) => 4,
+            BodyFault::Trailers => 5,
         };
-        self.progress.fault.store(code, Ordering::Release);
+        if let Some(progress) = &self.progress {
+            progress.fault.store(code, Ordering::Release);
+        }
         Poll::Ready(Some(Err(fault)))
     }
 
@@ -140,7 +239,11 @@ impl Body for Limited {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+        let polled = match &mut self.inner {
+            Source::Stream(inner) => Pin::new(inner).poll_frame(cx),
+            Source::Whole(inner) => Pin::new(inner).poll_frame(cx).map_err(|never| match never {}),
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.poll_patience(cx));
@@ -148,10 +251,18 @@ impl Body for Limited {
             }
         };
         self.patience = None;
-        self.progress.frames.fetch_add(1, Ordering::AcqRel);
+        if let Some(progress) = &self.progress {
+            progress.frames.fetch_add(1, Ordering::AcqRel);
+        }
+        self.give_back_at_end();
         match frame {
-            None => Poll::Ready(None),
-            Some(Err(error)) => self.fail(BodyFault::Cut(error)),
+            None => {
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back();
+                }
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => self.fail(error.into()),
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let Some(left) = self.left.checked_sub(data.remaining() as u64) else {
@@ -159,6 +270,9 @@ impl Body for Limited {
                     };
                     self.left = left;
                 } else if let Some(trailers) = frame.trailers_mut() {
+                    if !self.limits.trailer_limits.hold(trailers) {
+                        return self.fail(BodyFault::Trailers);
+                    }
                     let dirty: Vec<_> =
                         trailers.keys().filter(|name| !(self.limits.trailers)(name)).cloned().collect();
                     for name in dirty {
@@ -171,11 +285,17 @@ impl Body for Limited {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.inner {
+            Source::Stream(inner) => inner.is_end_stream(),
+            Source::Whole(inner) => inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Source::Stream(inner) => inner.size_hint(),
+            Source::Whole(inner) => inner.size_hint(),
+        }
     }
 }
 
@@ -186,6 +306,32 @@ pub enum ReplyBody {
     Own(Full<Bytes>),
     /// From the upstream.
     Upstream(Limited),
+    /// From the upstream, and no longer than something else lasts.
+    Bound(Box<Bound>),
+}
+
+/// A body that comes to a proper end once something is over.
+pub struct Bound {
+    body: Option<Limited>,
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if self.over.as_mut().poll(cx).is_ready() {
+            // The upstream's end goes at once.
+            self.body = None;
+            return Poll::Ready(None);
+        }
+        Pin::new(body).poll_frame(cx)
+    }
 }
 
 impl ReplyBody {
@@ -193,6 +339,15 @@ impl ReplyBody {
     #[must_use]
     pub fn empty() -> Self {
         Self::Own(Full::default())
+    }
+
+    /// The same body, which ends once `over` does; one that is here already stays as it is.
+    #[must_use]
+    pub fn until(self, over: impl Future<Output = ()> + Send + 'static) -> Self {
+        match self {
+            Self::Upstream(body) => Self::Bound(Box::new(Bound { body: Some(body), over: Box::pin(over) })),
+            Self::Own(_) | Self::Bound(_) => self,
+        }
     }
 }
 
@@ -213,6 +368,7 @@ impl Body for ReplyBody {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Bound(bound) => bound.poll_frame(cx),
         }
     }
 
@@ -220,6 +376,7 @@ impl Body for ReplyBody {
         match self {
             Self::Own(body) => body.is_end_stream(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Bound(bound) => bound.body.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
@@ -227,6 +384,8 @@ impl Body for ReplyBody {
         match self {
             Self::Own(body) => body.size_hint(),
             Self::Upstream(body) => body.size_hint(),
+            // It may end before.
+            Self::Bound(_) => SizeHint::new(),
         }
     }
 }

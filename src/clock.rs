@@ -2,10 +2,12 @@
 //! In: nothing. Out: [`UnixTime`], [`Stopwatch`]. Errors: none. I/O: the system clock, here and nowhere else.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Sleep;
 
 /// Whole seconds since 1970-01-01T00:00:00Z, leap seconds not counted (`NumericDate` of RFC 7519 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +98,21 @@ impl Clock for ManualClock {
     }
 }
 
+/// The machine's time of day, and the microseconds of its second: for the log, which nothing is decided by.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "the one place that asks the system for the time of day")]
+pub fn stamp() -> (UnixTime, u32) {
+    let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (UnixTime(span.as_secs()), span.subsec_micros())
+}
+
+/// A moment as ISO 8601 text, in UTC and whole seconds, without the `Z` at its end.
+#[must_use]
+pub fn iso(at: UnixTime) -> String {
+    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at.0)).to_string();
+    text.trim_end_matches('Z').to_owned()
+}
+
 /// Measures how long something took, on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
@@ -112,6 +129,78 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+/// A moment on the runtime's monotonic clock until which something may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(tokio::time::Instant);
+
+impl Deadline {
+    /// The moment `span` from now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+    pub fn after(span: Duration) -> Self {
+        Self(tokio::time::Instant::now() + span)
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn passed(self) -> bool {
+        self.0.elapsed() > Duration::ZERO
+    }
+
+    /// Whether it is there: a timer that was set to it may go off.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+    pub fn reached(self) -> bool {
+        tokio::time::Instant::now() >= self.0
+    }
+
+    /// Waits for it.
+    pub async fn wait(self) {
+        tokio::time::sleep_until(self.0).await;
+    }
+
+    /// A timer that goes off then.
+    pub fn sleep(self) -> Sleep {
+        tokio::time::sleep_until(self.0)
+    }
+
+    /// When a timer goes off.
+    #[must_use]
+    pub fn of(timer: &Sleep) -> Self {
+        Self(timer.deadline())
+    }
+
+    /// Lets a timer go off then. To move one that waits to a later moment costs next to nothing.
+    pub fn set(self, timer: Pin<&mut Sleep>) {
+        timer.reset(self.0);
+    }
+}
+
+/// Counts the time since it was started, on the runtime's monotonic clock: no change of the time of day moves it.
+#[derive(Clone, Copy, Debug)]
+pub struct Uptime(tokio::time::Instant);
+
+impl Uptime {
+    /// Starts at zero.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+    pub fn start() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The moment at which the count is this.
+    #[must_use]
+    pub fn at(&self, count: Duration) -> Deadline {
+        Deadline(self.0 + count)
     }
 }
 

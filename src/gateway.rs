@@ -1,45 +1,66 @@
 //! The way of a request through every room: route, session, judge, renew, settle, forward, reply.
 //! In: a request and the address it came from. Out: a response. Errors: none; every fault has its answer. I/O: the rooms'.
 
+mod again;
+mod bound;
+pub mod current;
 mod declined;
+mod drill;
 mod onward;
 mod own;
+mod screened;
+mod sign_in;
+pub mod under_way;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
-use http::uri::{Authority, Scheme};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio_util::sync::DropGuard;
 
 use crate::access_log::{self, Visit};
 use crate::asker::Asker;
 use crate::body::{BodyLimits, ReplyBody};
-use crate::clock::{Clock, Stopwatch};
+use crate::certificate::ClientCertificate;
+use crate::check::Checker;
+use crate::clock::{Clock, Stopwatch, UnixTime};
 use crate::forward::{
-    HostRule, IdentityHeaders, OwnedNames, OwnedParameters, TokenHeader, Tunnels, Upstream,
+    CertificateHeaders, Guard, HostRule, IdentityHeaders, OwnedNames, OwnedParameters, SeenAs, TokenHeader,
+    Tunnels, Upstream,
 };
+use crate::gateway::bound::Admitted;
+use crate::gateway::under_way::{OnItsWay, UnderWay};
 use crate::meter::Meters;
 use crate::need::{Access, Need};
-use crate::outcome::{RefusalReason, RenewOutcome, TokenState};
+use crate::network::Network;
+use crate::outcome::{BackendFault, RefusalReason, RenewOutcome, SessionKey, TokenState};
 use crate::peer::{Hops, TrustedNetworks};
+use crate::random::RequestId;
 use crate::renew::{Beside, Flight, Renewer};
 use crate::reply::{self, LoginSettings, Reader, Stored};
 use crate::route::{
-    CacheRule, Cors, CrossSite, NoRoute, Preflight, Route, Routes, RuleAccess, Target, cors, cross_site,
-    listed_origin, referer_page,
+    CacheRule, Cors, CrossSite, NoRoute, Preflight, Redirect, Route, Routes, RuleAccess, Target, cors,
+    cross_site, listed_origin, referer_page,
 };
-use crate::server::{Handler, Life};
+use crate::server::{Came, Handler, Life};
 use crate::session::Sessions;
-use crate::session::cookies::Copies;
-use crate::session::judge::{Judgement, judge, settle};
-use crate::session::verifier::Seen;
+use crate::session::cookies::{Copies, Presented};
+use crate::session::judge::{Judgement, RenewRequest, judge, settle, stale};
+use crate::session::verifier::{Seen, Verifier};
+use crate::sign_in::Desk;
+use crate::token::AccessToken;
 use crate::verdict::{Caller, CookieChange, Verdict};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Largest cookie that browsers keep, attributes included (RFC 6265 §6.1).
 const COOKIE_BYTES: usize = 4096;
+
+/// With less than this left of its life, a token is renewed although requests are upstream with it.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// A gateway. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,20 +75,34 @@ pub struct Parts {
     pub apps: Vec<App>,
     /// Reads and writes sessions.
     pub sessions: Arc<Sessions>,
+    /// Tells what access tokens are.
+    pub checker: Arc<Checker>,
     /// Renews them.
     pub renewer: Renewer,
     /// Where people sign in.
     pub login: LoginSettings,
+    /// The gateway's own sign-in page, where that is where.
+    pub desk: Option<Desk>,
     /// What upstreams are told of a user.
     pub identity: IdentityHeaders,
+    /// What upstreams are told of a client's certificate.
+    pub certificate_headers: CertificateHeaders,
     /// Proxies that are believed.
     pub trusted: TrustedNetworks,
+    /// Whether browsers that come without TLS are sent to it.
+    pub redirect: Redirect,
     /// The life of the connections: tunnels are part of it.
     pub life: Life,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The counters.
     pub meters: Arc<Meters>,
+    /// The session backend's endpoint that not everything may be sent to.
+    pub guard: Option<Guard>,
+    /// The sessions whose requests are upstream.
+    pub under_way: UnderWay,
+    /// Ends what runs beside this gateway alone, such as the keeping of its keys, once its last request is answered.
+    pub beside: DropGuard,
 }
 
 /// The app behind a site.
@@ -77,8 +112,8 @@ pub struct App {
     pub upstream: Upstream,
     /// Which host it is told.
     pub host: HostRule,
-    /// Scheme and authority of the site, as browsers see it.
-    pub seen_as: (Scheme, Authority),
+    /// The site as browsers see it.
+    pub seen_as: SeenAs,
     /// In which header it gets the access token.
     pub token: TokenHeader,
     /// Whether WebSocket tunnels are opened to it.
@@ -104,7 +139,8 @@ struct Asked<'a> {
     referer: Option<HeaderValue>,
     /// The page to come back to after a sign-in, once somebody needs it: most requests do not.
     page: OnceLock<String>,
-    request_id: String,
+    request_id: RequestId,
+    certificate: Option<Arc<ClientCertificate>>,
     /// Trace id and span id for a trace that begins here.
     trace: (u128, u64),
 }
@@ -120,7 +156,7 @@ enum Arrival {
 
 impl Arrival {
     fn read(headers: &HeaderMap) -> Self {
-        if headers.get("sec-fetch-site").is_some_and(|site| site == "none") { Self::Typed } else { Self::Led }
+        if headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "none") { Self::Typed } else { Self::Led }
     }
 }
 
@@ -136,6 +172,10 @@ impl Asked<'_> {
                 .and_then(|referer| referer_page(referer.to_str().ok()?, origin))
                 .unwrap_or_else(|| format!("{}/", origin.as_str())),
         })
+    }
+
+    fn network(&self) -> Network {
+        Network::of(self.hops.client)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -155,11 +195,35 @@ struct Decided {
     /// Where our cookies differ, the copies of this host alone are deleted.
     copies: Copies,
     returns: Option<String>,
+    /// What was presented, should the app refuse it.
+    presented: Option<Arc<Presented>>,
+    /// Holds back a renewal that would end the token which this request is sent with.
+    on_its_way: Option<OnItsWay>,
+}
+
+impl Decided {
+    fn about(presented: Presented, verdict: Verdict, flight: Option<Flight>) -> Self {
+        let (copies, returns) = (presented.copies, presented.returns.clone());
+        Self { verdict, flight, copies, returns, presented: Some(Arc::new(presented)), on_its_way: None }
+    }
+
+    /// Whether a browser that was sent to the login is seen to come back with a session.
+    fn comes_back(&self, asker: Asker) -> bool {
+        let arrived = matches!(self.verdict, Verdict::Admit(Caller::Known(..), _));
+        self.returns.is_some() && arrived && asker == Asker::Navigation
+    }
 }
 
 impl From<Verdict> for Decided {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, flight: None, copies: Copies::Agree, returns: None }
+        Self {
+            verdict,
+            flight: None,
+            copies: Copies::Agree,
+            returns: None,
+            presented: None,
+            on_its_way: None,
+        }
     }
 }
 
@@ -170,18 +234,30 @@ impl Gateway {
         Self(Arc::new(parts))
     }
 
+    /// What it is made of, for whoever makes the next one of it.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.0
+    }
+
     /// The renewals, for the drain.
     #[must_use]
     pub fn renewer(&self) -> &Renewer {
         &self.0.renewer
     }
 
+    /// What verifies signed access tokens, for whoever keeps its keys.
+    #[must_use]
+    pub fn verifier(&self) -> Option<&Arc<Verifier>> {
+        self.0.checker.verifier()
+    }
+
     /// Answers a request: the steps of the picture in the crate's documentation.
-    async fn answer(
-        &self,
+    async fn answer<'a>(
+        &'a self,
         request: Request<Incoming>,
-        socket: SocketAddr,
-        visit: &mut Visit,
+        came: &Came,
+        visit: &mut Visit<'a>,
     ) -> Response<ReplyBody> {
         if let Some(fault) = head_fault(&request) {
             return malformed(StatusCode::BAD_REQUEST, fault, &visit.request_id);
@@ -200,43 +276,55 @@ impl Gateway {
                 return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &visit.request_id);
             }
         };
-        let asked = self.asked(&request, (route, &target), socket, visit);
-        visit.route(&asked.route.site.host, &asked.route.rule.name);
-        if let Some(answer) = self.answer_own(&asked, &request, visit).await {
+        visit.route(&route.site.host, &route.rule.name);
+        let asked = self.asked(&request, (route, &target), came, visit);
+        if let Some(answer) = self.to_tls(&asked, came.by) {
             return answer;
+        }
+        if own::is_own(&asked) {
+            return Box::pin(self.answer_own(&asked, request, visit)).await;
         }
         let decided = match self.decide(&asked, &request, visit).await {
             Ok(decided) => decided,
             Err(answer) => return *answer,
         };
+        let decided_at = self.0.clock.now();
         visit.verdict(&decided.verdict);
-        let arrived = matches!(decided.verdict, Verdict::Admit(Caller::Known(..), _));
-        let counted = decided.returns.is_some() && arrived && asked.asker == Asker::Navigation;
-        let (response, change) = match decided.verdict {
-            Verdict::Admit(caller, change) => {
-                let response = self.forward(&asked, request, &caller).await;
+        let counted = decided.comes_back(asked.asker);
+        let (mut response, change) = match decided.verdict {
+            Verdict::Admit(caller, mut change) => {
+                let again = again::again(&asked, &request, &caller, decided.presented.clone());
+                let admitted = Admitted::of(&caller, &decided.presented, &change);
+                let mut response = self.forward(&asked, request, admitted).await;
+                drop(decided.on_its_way);
+                if let Some(again) = again.filter(|_| again::is_refusal(&response)) {
+                    visit.renewal = "refused_upstream";
+                    let (answer, new) = Box::pin(self.second_try(&asked, &caller, response, *again)).await;
+                    (response, change) = (answer, new.unwrap_or(change));
+                }
+                self.bind(&asked, Admitted::of(&caller, &decided.presented, &change), &mut response);
                 // Whoever opens a tunnel waits for its first bytes: that head is not held.
-                let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                let flight = decided.flight.filter(|_| !switched);
+                let flight = decided.flight.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS);
                 (response, self.attach(change, flight).await)
             }
             Verdict::Decline(decline, change) => {
                 (self.decline(&asked, decline, decided.returns.as_deref()), change)
             }
         };
-        let mut lines = self.cookies_at_head(&asked, change, decided.copies);
+        let mut lines = self.cookies_at_head(&asked, (change, decided_at), decided.copies).await;
         if counted {
             lines.extend(self.0.sessions.carrier.returns(None));
         }
-        finish(&asked, response, lines)
+        finish(&asked, &mut response, lines);
+        response
     }
 
     fn asked<'a>(
         &self,
         request: &Request<Incoming>,
         (route, target): (Route<'a>, &'a Target),
-        socket: SocketAddr,
-        visit: &Visit,
+        came: &Came,
+        visit: &Visit<'_>,
     ) -> Asked<'a> {
         let headers = request.headers();
         let asker = Asker::read(request.method(), headers);
@@ -245,11 +333,12 @@ impl Gateway {
             target,
             asker,
             arrival: Arrival::read(headers),
-            hops: self.0.trusted.hops(socket, headers),
+            hops: self.0.trusted.hops(came.peer, headers),
             cors: listed_origin(headers, route.site).and_then(|own| HeaderValue::from_str(own.as_str()).ok()),
             referer: headers.get(REFERER).cloned(),
             page: OnceLock::new(),
-            request_id: visit.request_id.clone(),
+            request_id: visit.request_id,
+            certificate: came.certificate.clone(),
             trace: visit.trace,
         }
     }
@@ -259,7 +348,7 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         request: &Request<Incoming>,
-        visit: &mut Visit,
+        visit: &mut Visit<'_>,
     ) -> Result<Decided, Box<Response<ReplyBody>>> {
         let rule = asked.route.rule;
         let RuleAccess::Session(need) = &rule.access else {
@@ -296,68 +385,135 @@ impl Gateway {
         asked: &Asked<'_>,
         need: &Need,
         request: &Request<Incoming>,
-        visit: &mut Visit,
+        visit: &mut Visit<'_>,
     ) -> Decided {
         let (sessions, renewer) = (&self.0.sessions, &self.0.renewer);
         let now = self.0.clock.now();
-        let (presented, state, seen) = sessions.look(request.headers(), &asked.route.site.host, now);
+        let (headers, host) = (request.headers(), &asked.route.site.host);
+        let (presented, state, seen) =
+            self.0.checker.look(sessions, (headers, asked.network()), host, now).await;
         visit.caller(&state);
         if let (TokenState::Live(who, _), Seen::First) = (&state, seen)
             && let Some(pair) = Sessions::pair(&presented, Some(who))
         {
             renewer.confirm(&pair);
+            renewer.carry(&pair, who);
         }
-        let (copies, returns) = (presented.copies, presented.returns.clone());
-        let decided = |verdict, flight| Decided { verdict, flight, copies, returns };
         if renewer.remembers_sign_outs() {
-            let marks = sessions.marks(&presented, &state, &asked.route.site.host);
-            if let Some(key) = renewer.signed_out(&marks) {
+            let marks = sessions.kept_marks(&presented, &state, host);
+            if let Some(key) = renewer.signed_out_by(&marks) {
                 let outcome = RenewOutcome::Refused(RefusalReason::SignedOut);
-                return decided(settle(need, key, outcome), None);
+                return Decided::about(presented, settle(need, key, outcome), None);
             }
         }
-        match judge(need, asked.asker, &presented, state, &sessions.policy) {
-            Judgement::Settled(verdict) => decided(verdict, None),
-            Judgement::Beside(verdict, request) => match renewer.beside(&request) {
+        let (verdict, flight) = match judge(need, asked.asker, &presented, state, &sessions.policy) {
+            Judgement::Settled(verdict) => (verdict, None),
+            Judgement::Beside(verdict, request) => match Box::pin(renewer.beside(&request)).await {
                 Beside::Ready(issued) => {
                     visit.renewal = "replayed";
-                    decided(with_change(verdict, CookieChange::Store(issued)), None)
+                    (with_change(verdict, CookieChange::Store(issued)), None)
                 }
                 Beside::Started(flight) => {
                     visit.renewal = "beside";
-                    decided(verdict, Some(flight))
+                    (verdict, Some(flight))
                 }
-                Beside::Nothing => decided(verdict, None),
+                Beside::Nothing => (verdict, None),
             },
-            Judgement::Renew(request) => {
-                let outcome = renewer.renew(&request).await;
-                visit.renewal = crate::renew::word(&outcome);
-                decided(settle(need, request.key, outcome), None)
+            Judgement::Renew(request) => (Box::pin(self.renew_over(need, &request, visit)).await, None),
+            Judgement::First(verdict, request) => {
+                (Box::pin(self.renew_first(need, verdict, request, visit)).await, None)
             }
+        };
+        let on_its_way = self.on_its_way(&verdict);
+        Decided { on_its_way, ..Decided::about(presented, verdict, flight) }
+    }
+
+    /// Renews a session whose token is over; where the backend is away, its rule may serve it a while longer.
+    async fn renew_over(&self, need: &Need, request: &RenewRequest, visit: &mut Visit<'_>) -> Verdict {
+        let outcome = self.0.renewer.renew(request).await;
+        visit.renewal = crate::renew::word(&outcome);
+        if let Some(verdict) = stale(need, request, &outcome, self.0.clock.now()) {
+            visit.verdict = "stale";
+            self.0.meters.stale.inc();
+            return verdict;
+        }
+        settle(need, request.key, outcome)
+    }
+
+    /// Renews a live session before its request goes on, because that ends its token. Where others are upstream with it, that
+    /// waits for them as long as it can; where nothing comes of it, the token still lives.
+    async fn renew_first(
+        &self,
+        need: &Need,
+        verdict: Verdict,
+        request: RenewRequest,
+        visit: &mut Visit<'_>,
+    ) -> Verdict {
+        let now = self.0.clock.now();
+        if let Verdict::Admit(Caller::Known(who, access), _) = &verdict
+            && who.expires_at().is_none_or(|end| end.since(now) >= LAST_MOMENT)
+            && self.0.under_way.any(self.under_way_as(access))
+        {
+            return verdict;
+        }
+        let outcome = self.0.renewer.renew(&request).await;
+        visit.renewal = crate::renew::word(&outcome);
+        match outcome {
+            RenewOutcome::Renewed(_)
+            | RenewOutcome::Refused(_)
+            | RenewOutcome::Unavailable(BackendFault::Unverifiable { .. }) => {
+                settle(need, request.key, outcome)
+            }
+            RenewOutcome::Unavailable(_) | RenewOutcome::Withheld => verdict,
+        }
+    }
+
+    /// Where a renewal ends the old token, requests that are upstream with it are known.
+    fn on_its_way(&self, verdict: &Verdict) -> Option<OnItsWay> {
+        let Verdict::Admit(Caller::Known(_, access), _) = verdict else { return None };
+        let kills = self.0.sessions.policy.capabilities.kills_access;
+        kills.then(|| self.0.under_way.enter(self.under_way_as(access)))
+    }
+
+    fn under_way_as(&self, access: &AccessToken) -> SessionKey {
+        self.0.sessions.policy.keys.digest(&["under way", access.expose()])
+    }
+
+    /// Writes a request's line, and counts those that were lost.
+    fn tell(&self, visit: &Visit<'_>, status: StatusCode, took: Duration) {
+        let dropped = access_log::tell(visit, &self.0.sessions.policy.keys, status, took);
+        if dropped > 0 {
+            self.0.meters.log_dropped.inc_by(dropped);
         }
     }
 
     /// What an early renewal brought while the upstream was answering, if it is there in time.
     async fn attach(&self, change: CookieChange, flight: Option<Flight>) -> CookieChange {
         let Some(flight) = flight else { return change };
-        match self.0.renewer.attached(flight).await {
+        match Box::pin(self.0.renewer.attached(flight)).await {
             Some(issued) => CookieChange::Store(issued),
             None => change,
         }
     }
 
     /// What the cookies become, decided when the head is written.
-    fn cookies_at_head(&self, asked: &Asked<'_>, change: CookieChange, copies: Copies) -> Vec<HeaderValue> {
+    async fn cookies_at_head(
+        &self,
+        asked: &Asked<'_>,
+        (change, decided_at): (CookieChange, UnixTime),
+        copies: Copies,
+    ) -> Vec<HeaderValue> {
+        let change = self.0.renewer.newest_at_head(change, decided_at).await;
         let carrier = &self.0.sessions.carrier;
-        let (host, now) = (&asked.route.site.host, self.0.clock.now());
+        let (host, now) = (&asked.route.site.host, || self.0.clock.now());
         let mut lines = match self.0.renewer.at_head(change, asked.asker) {
             CookieChange::Keep => Vec::new(),
             CookieChange::Store(issued) => {
                 let about = self.0.sessions.policy.key(&issued.tokens.pair());
-                carrier.store(&issued, about, host, now)
+                carrier.store(&issued, about, host, now())
             }
             CookieChange::Clear(_) => carrier.clear(),
-            CookieChange::Note(notes) => carrier.note_line(&notes, host, now).into_iter().collect(),
+            CookieChange::Note(notes) => carrier.note_line(&notes, host, now()).into_iter().collect(),
         };
         if copies == Copies::Differ {
             lines.extend(carrier.clear_host_only());
@@ -367,11 +523,7 @@ impl Gateway {
 }
 
 /// The last step: an answer becomes this client's own, and carries its cookies.
-fn finish(
-    asked: &Asked<'_>,
-    mut response: Response<ReplyBody>,
-    lines: Vec<HeaderValue>,
-) -> Response<ReplyBody> {
+fn finish(asked: &Asked<'_>, response: &mut Response<ReplyBody>, lines: Vec<HeaderValue>) {
     let rule = asked.route.rule;
     let of_session = matches!(rule.access, RuleAccess::Session(_)) && rule.cache == CacheRule::Private;
     if of_session || !lines.is_empty() {
@@ -384,26 +536,34 @@ fn finish(
             let bytes = line.len();
             tracing::warn!(
                 bytes,
-                request_id = asked.request_id,
+                request_id = &*asked.request_id,
                 "a session cookie is too large: browsers drop it"
             );
         }
         response.headers_mut().append(SET_COOKIE, line);
     }
-    response
 }
 
 impl Handler for Gateway {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Incoming>, came: &Came) -> Response<ReplyBody> {
         let stopwatch = Stopwatch::start();
-        let mut visit = Visit::begin(&request, peer);
-        let mut response = self.answer(request, peer, &mut visit).await;
-        if let Ok(id) = HeaderValue::from_str(&visit.request_id) {
-            response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
-        }
+        let mut visit = Visit::begin(&request, came.peer);
+        let mut response = self.answer(request, came, &mut visit).await;
+        response.headers_mut().insert(X_REQUEST_ID, visit.request_id.value());
         let took = stopwatch.elapsed();
         self.0.meters.served(visit.verdict, response.status().as_u16(), took);
-        access_log::tell(&visit, &self.0.sessions.policy.keys, response.status(), took);
+        self.0.meters.spoken(visit.version);
+        self.tell(&visit, response.status(), took);
+        response
+    }
+
+    fn unread(&self, status: StatusCode, came: &Came) -> Response<ReplyBody> {
+        let visit = Visit::unread(came.peer);
+        let mut response =
+            malformed(status, "The request cannot be read, or is too large.", &visit.request_id);
+        response.headers_mut().insert(X_REQUEST_ID, visit.request_id.value());
+        self.0.meters.served(visit.verdict, status.as_u16(), Duration::ZERO);
+        self.tell(&visit, status, Duration::ZERO);
         response
     }
 }
@@ -421,6 +581,13 @@ fn head_fault<B>(request: &Request<B>) -> Option<&'static str> {
     // RFC 9112 §3.2: HTTP/1.1 names its host in `Host`, whatever the request target says.
     if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
         return Some("the request names no host");
+    }
+    // Exactly one framing may come (RFC 9112 §6.3, RFC 9113 §8.1.1). HTTP/1.1 heads have been read for this before.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => {}
+        (Some(one), None) if one.as_bytes().iter().all(u8::is_ascii_digit) && !one.is_empty() => {}
+        (Some(_), _) => return Some("the length of the body is not one number"),
     }
     // The body goes on in chunks: a coding beside them would be lost, and the app would read its bytes as something else.
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();

@@ -1,19 +1,32 @@
 //! The `doorkeep` program: reads the command line and the settings, runs the gateway, and stops it in order.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
-use doorkeep::assemble::Doorkeep;
+use doorkeep::assemble::{Doorkeep, Passed, Reloaded, Sockets};
 use doorkeep::clock::SystemClock;
 use doorkeep::config::{ConfigError, Settings};
 use doorkeep::demo;
+use doorkeep::log::Log;
 use doorkeep::server::Drained;
 use doorkeep::text::with_causes;
-use tokio::signal::unix::{SignalKind, signal};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use sd_notify::NotifyState;
+use tikv_jemallocator::Jemalloc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Gives the memory of ten thousand connections back within seconds of their end, which the system's allocator does not.
+/// `.cargo/config.toml` says how soon.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// The command line could not be read (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -45,6 +58,8 @@ enum Command {
     ///
     /// SIGTERM or Ctrl-C stops it in order: it is no longer ready, accepts nothing more, finishes the requests and
     /// renewals under way (at most drain.timeout), keeps what no browser has yet in `state_dir`, and exits with 0.
+    /// SIGHUP makes it read the settings again, and the files they name: all of them come into force, or, where anything
+    /// is wrong with them, none.
     Run(ConfigFile),
     /// Read a settings file and tell every problem in it, each with its line, key and remedy.
     ///
@@ -52,10 +67,32 @@ enum Command {
     Check(ConfigFile),
     /// Try it all on this machine: a session backend, a login page, a sample app, and the gateway before it.
     ///
-    /// Everything listens on loopback only and nothing has to be installed. Open the address that is printed, sign in,
-    /// and watch the session being renewed.
+    /// Everything listens on loopback, unless --listen says otherwise, and nothing has to be installed. Open the address that
+    /// is printed, sign in, and watch the session being renewed.
     Demo(DemoArgs),
+    /// Declare the access token of a session over, as a drill: its next request renews it.
+    ///
+    /// Standard input holds the session's cookies (a Cookie line) or its access token. The refresh token stays as it is, and
+    /// nobody is signed out. Asked is the admin listener of the gateway that the session comes to.
+    Expire(AdminArgs),
+    /// Ask a gateway on this machine whether it is ready: exit code 0 if it is, else 1.
+    ///
+    /// For health checks of containers, in which there is no other program to ask with.
+    Health(AdminArgs),
 }
+
+#[derive(Args)]
+struct AdminArgs {
+    /// The admin listener (`listen.admin` in the settings).
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
+}
+
+/// Longest Cookie line of a drill, in bytes.
+const LONGEST_LINE: u64 = 32 * 1024;
+
+/// Longest wait for the admin listener.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 struct ConfigFile {
@@ -69,12 +106,22 @@ struct DemoArgs {
     /// Port of the gateway; the login page, the directory and the app take the next three.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Where gateway and login page listen. Anything but loopback is for a container whose ports are published: the demo's
+    /// passwords are known to everybody.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    listen: IpAddr,
+    /// Where health and metrics are.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    admin: SocketAddr,
     /// How long an access token lives.
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
     access_life: Duration,
     /// How long a refresh token lives: whoever is away for longer has to sign in again.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     refresh_life: Duration,
+    /// People sign in at the gateway's own page instead of a login page beside it.
+    #[arg(long)]
+    form: bool,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +133,17 @@ fn main() -> ExitCode {
             return if asked_for_help { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
+    // Before there is any other thread.
+    let passed = match &cli.command {
+        Command::Run(_) => Passed::take(),
+        Command::Check(_) | Command::Demo(_) | Command::Expire(_) | Command::Health(_) => {
+            Ok(Passed::default())
+        }
+    };
+    let passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => return fault(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fault(&error),
@@ -93,16 +151,24 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check(file) => check(&file.config),
         Command::Run(file) => match load(&file.config) {
-            Ok(settings) => runtime.block_on(run(settings)),
+            Ok(settings) => runtime.block_on(run(settings, &file.config, passed)),
             Err(code) => code,
         },
+        Command::Expire(args) => runtime.block_on(expire(args.admin)),
+        Command::Health(args) => {
+            let asked = http::Request::get(format!("http://{}/readyz", args.admin)).body(Full::default());
+            runtime.block_on(ask(args.admin, asked))
+        }
         Command::Demo(args) => {
             let options = demo::Options {
+                listen: args.listen,
+                admin: args.admin,
                 port: args.port,
                 access_life: args.access_life,
                 refresh_life: args.refresh_life,
+                sign_in: if args.form { demo::SignInAt::Gateway } else { demo::SignInAt::LoginPage },
             };
-            match runtime.block_on(demo::run(options, told_to_stop())) {
+            match runtime.block_on(demo::run(options, stopped())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fault(&error),
             }
@@ -120,11 +186,55 @@ fn check(path: &Path) -> ExitCode {
     }
     let sites: Vec<_> = settings.sites.iter().map(|site| site.site.host.as_str()).collect();
     say(&format!("{}: usable; it serves {}", path.display(), sites.join(", ")));
+    for key in &settings.session.keys_shown {
+        say(&format!("  access tokens: {key}"));
+    }
     for row in settings.backend.answers().rows() {
         say(&format!("  an answer of the session backend with {row}"));
     }
+    if let Some(share) = &settings.share {
+        say(&format!("  renewals are shared: {}", share.risk()));
+    }
     say("  any other answer without tokens: unavailable (the session stands)");
     ExitCode::SUCCESS
+}
+
+async fn expire(admin: SocketAddr) -> ExitCode {
+    let mut line = String::new();
+    if let Err(error) = std::io::stdin().take(LONGEST_LINE).read_to_string(&mut line) {
+        return fault(&error);
+    }
+    let asked = http::Request::post(format!("http://{admin}/sessions/expire")).body(Full::from(line));
+    ask(admin, asked).await
+}
+
+/// Asks the admin listener, and says what it says.
+async fn ask(admin: SocketAddr, request: http::Result<http::Request<Full<Bytes>>>) -> ExitCode {
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return fault(&error),
+    };
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let asked = async {
+        let answer = client.request(request).await.map_err(|error| with_causes(&error))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| with_causes(&error))?;
+        Ok::<_, String>((status, String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()))
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok((status, told))) if status.is_success() => {
+            say(&told);
+            ExitCode::SUCCESS
+        }
+        Ok(Ok((_, told)) | Err(told)) => {
+            complain(&format!("{admin}: {told}"));
+            ExitCode::FAILURE
+        }
+        Err(_elapsed) => {
+            complain(&format!("{admin} gives no answer; is it listen.admin of a gateway?"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The settings, or every problem in them on standard error.
@@ -142,24 +252,38 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
     })
 }
 
-async fn run(settings: Settings) -> ExitCode {
-    let log = doorkeep::log::start(&settings.log);
+async fn run(settings: Settings, path: &Path, passed: Passed) -> ExitCode {
+    let log = match doorkeep::log::start(&settings.log) {
+        Ok(log) => log,
+        Err(error) => return fault(&error),
+    };
     for advice in &settings.advice {
         tracing::info!(%advice, "settings");
     }
-    let doorkeep = match Doorkeep::start(settings, Arc::new(SystemClock)).await {
+    let started = match Sockets::of(passed) {
+        Ok(sockets) => Doorkeep::start_with(sockets, settings, Arc::new(SystemClock)).await,
+        Err(error) => Err(error.into()),
+    };
+    let doorkeep = match started {
         Ok(doorkeep) => doorkeep,
         Err(error) => {
             drop(log);
             return fault(&error);
         }
     };
-    let shown =
-        |addr: Option<std::net::SocketAddr>| addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
+    let shown = |addr: Option<SocketAddr>| addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string());
     tracing::info!(http = %doorkeep.http, https = shown(doorkeep.https), admin = shown(doorkeep.admin), "serving");
-    told_to_stop().await;
-    tracing::info!("stopping");
-    let drained = doorkeep.drain().await;
+    tell_manager(&[NotifyState::Ready]);
+    let stopped = async {
+        serve(&doorkeep, path, &log).await;
+        tracing::info!("stopping");
+        tell_manager(&[NotifyState::Stopping]);
+        doorkeep.drain().await
+    };
+    let drained = tokio::select! {
+        drained = stopped => drained,
+        never = watched() => match never {},
+    };
     let code = match &drained {
         Ok(Drained::All) => ExitCode::SUCCESS,
         Ok(Drained::Cut) => {
@@ -176,20 +300,88 @@ async fn run(settings: Settings) -> ExitCode {
     code
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() {
-    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let [Ok(mut term), Ok(mut int), Ok(mut hang_up)] = signals else {
-        tracing::error!("signals cannot be received: stop this process by other means");
+/// Tells the service manager, where one asked to be told (systemd: `sd_notify`).
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// Shows the service manager that this process still turns, twice in each of its intervals, where it watches.
+async fn watched() -> std::convert::Infallible {
+    let Some(interval) = sd_notify::watchdog_enabled().filter(|span| !span.is_zero()) else {
         return std::future::pending().await;
     };
     loop {
+        tell_manager(&[NotifyState::Watchdog]);
+        tokio::time::sleep(interval / 2).await;
+    }
+}
+
+/// What this process can be told.
+enum Word {
+    Stop,
+    Reload,
+}
+
+/// The signals that this process hears.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// `None`: there are none to be heard.
+    fn listen() -> Option<Self> {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        let [Ok(term), Ok(int), Ok(hang_up)] = signals else {
+            tracing::error!("signals cannot be received: stop this process by other means");
+            return None;
+        };
+        Some(Self { term, int, hang_up })
+    }
+
+    async fn next(&mut self) -> Word {
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hang_up.recv() => tracing::warn!("SIGHUP: settings are read at the start only; restart to change them"),
+            _ = self.term.recv() => Word::Stop,
+            _ = self.int.recv() => Word::Stop,
+            _ = self.hang_up.recv() => Word::Reload,
         }
     }
+}
+
+/// Serves until SIGTERM or SIGINT. SIGHUP, and a changed file where the settings want it, bring other settings.
+async fn serve(doorkeep: &Doorkeep, path: &Path, log: &Log) {
+    let Some(mut signals) = Signals::listen() else { return std::future::pending().await };
+    loop {
+        let word = tokio::select! {
+            word = signals.next() => word,
+            () = doorkeep.changed(path) => Word::Reload,
+        };
+        match word {
+            Word::Stop => return,
+            Word::Reload => reload(doorkeep, path, log),
+        }
+    }
+}
+
+/// The service manager is told of the beginning, by its own clock, and of the end, whatever came of it.
+fn reload(doorkeep: &Doorkeep, path: &Path, log: &Log) {
+    let begun = NotifyState::monotonic_usec_now();
+    let states: Vec<NotifyState<'_>> = [NotifyState::Reloading].into_iter().chain(begun).collect();
+    tell_manager(&states);
+    match doorkeep.reload(path) {
+        Reloaded::New => log.change(&doorkeep.log()),
+        Reloaded::Kept => {}
+    }
+    tell_manager(&[NotifyState::Ready]);
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stopped() {
+    let Some(mut signals) = Signals::listen() else { return std::future::pending().await };
+    while matches!(signals.next().await, Word::Reload) {}
 }
 
 fn fault(error: &dyn std::error::Error) -> ExitCode {

@@ -1,6 +1,8 @@
 //! What a route asks of whoever comes.
 //! In: settings. Out: [`Need`]. Errors: none. I/O: none.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::identity::Identity;
@@ -12,6 +14,8 @@ pub struct Need {
     pub access: Access,
     /// What its claims have to say.
     pub require: Require,
+    /// How long after its access token's end a session is served while its backend is away; zero: not at all.
+    pub stale: Duration,
 }
 
 /// Whether a route can do without a session.
@@ -39,10 +43,10 @@ impl Require {
     #[must_use]
     pub fn lacking(&self, identity: &Identity) -> Option<&str> {
         let meets = |(path, wanted): &&(String, Vec<String>)| {
-            identity.claim(path).is_some_and(|claim| match claim {
+            identity.claim(path).is_some_and(|claim| match &*claim {
                 Value::Array(items) => items.iter().any(|item| is_one_of(item, wanted)),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
-                    is_one_of(claim, wanted)
+                    is_one_of(&claim, wanted)
                 }
             })
         };

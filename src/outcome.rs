@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::clock::UnixTime;
 use crate::identity::Identity;
 use crate::token::TokenSet;
@@ -46,6 +48,9 @@ pub enum TokenFault {
     /// No configured key made this signature.
     #[error("token signature does not verify")]
     Signature,
+    /// It is signed with a key that is not known here, or not yet.
+    #[error("token signed with an unknown key")]
+    UnknownKey,
     /// `exp` or the configured expiry claim is missing.
     #[error("token has no expiry")]
     NoExpiry,
@@ -67,6 +72,12 @@ pub enum TokenFault {
     /// Already over when it was issued.
     #[error("token already over")]
     Over,
+    /// Its backend says that it is none, or no longer one.
+    #[error("token not active")]
+    Inactive,
+    /// It was issued just now, and its backend could not be asked about it yet.
+    #[error("token not checked yet")]
+    Unchecked,
 }
 
 /// What the wire said about a renewal.
@@ -74,6 +85,8 @@ pub enum TokenFault {
 pub enum Answer {
     /// New tokens, not verified yet.
     Issued(TokenSet),
+    /// New tokens, and beside them what introspection would say about the access token: the backend's own word.
+    IssuedTo(TokenSet, Map<String, Value>),
     /// The backend ended the session.
     Refused(RefusalReason),
     /// Anything else: the session stands.
@@ -165,6 +178,8 @@ pub enum BackendFault {
     NoDecision {
         /// The HTTP status.
         status: u16,
+        /// How long the backend asks to be left alone (`Retry-After` in seconds, RFC 9110 §10.2.3).
+        retry_after: Option<Duration>,
     },
     /// The backend rejected this gateway's own credentials or request: the settings are wrong, not the session.
     #[error("the session backend rejected this gateway (status {status})")]
@@ -192,9 +207,24 @@ pub enum BackendFault {
         /// What was issued.
         issued: Box<Issued>,
     },
+    /// A new access token was issued that does not verify (yet). The old tokens are as good as before: it is dropped.
+    #[error("an issued token does not verify: {fault}")]
+    Unusable {
+        /// What does not verify.
+        fault: TokenFault,
+    },
     /// Too many renewals are under way: nothing was presented.
     #[error("too many renewals are under way")]
     Busy,
+    /// The backend is spared for a while, since it gave no decisions: nothing was presented.
+    #[error("the session backend is spared for a while")]
+    Resting {
+        /// For how long.
+        after: Duration,
+    },
+    /// What the other replicas renew is not known now: nothing was presented.
+    #[error("the replicas' share gives no answer")]
+    ShareAway,
     /// A fault of our own on the way.
     #[error("internal fault during the renewal")]
     Internal,
@@ -212,7 +242,10 @@ impl BackendFault {
             | Self::HeldBack { .. }
             | Self::Slow
             | Self::Busy
-            | Self::Unverifiable { .. } => false,
+            | Self::Resting { .. }
+            | Self::ShareAway
+            | Self::Unverifiable { .. }
+            | Self::Unusable { .. } => false,
         }
     }
 
@@ -226,8 +259,10 @@ impl BackendFault {
             Self::Lost(_) => "lost",
             Self::HeldBack { .. } => "held_back",
             Self::Slow => "slow",
-            Self::Unverifiable { .. } => "unverifiable",
+            Self::Unverifiable { .. } | Self::Unusable { .. } => "unverifiable",
             Self::Busy => "busy",
+            Self::Resting { .. } => "resting",
+            Self::ShareAway => "share_away",
             Self::Internal => "internal",
         }
     }
@@ -245,6 +280,35 @@ pub enum Loss {
     /// No answer within `give_up`.
     #[error("no answer in time")]
     GaveUp,
+}
+
+/// What a backend says about an access token.
+#[derive(Clone, Debug)]
+pub enum Introspection {
+    /// It may be used.
+    Active {
+        /// What is known of whom it was issued to.
+        claims: Map<String, Value>,
+        /// When it was issued, where the backend says so.
+        issued_at: Option<UnixTime>,
+        /// When it ends, where the backend says so.
+        expires_at: Option<UnixTime>,
+    },
+    /// It may not be used: unknown, over, or ended. Which of them cannot be told.
+    Inactive,
+    /// No decision: nothing follows from it.
+    Unavailable(BackendFault),
+}
+
+/// Whether a backend can be asked about an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introspects {
+    /// It cannot: its tokens are signed and tell everything themselves.
+    Never,
+    /// It can, and signed tokens can be verified without it.
+    Offered,
+    /// It has to be: its tokens are opaque.
+    Needed,
 }
 
 /// What came of ending a session at its backend.
@@ -267,6 +331,12 @@ pub struct Capabilities {
     pub needs_access: bool,
     /// Ending a session takes an access token that is live.
     pub revokes_with_live_access: bool,
+    /// A renewal ends the old access token at once, so a due one is renewed before its request goes on, not beside it.
+    pub kills_access: bool,
+    /// An upstream's 401 although the session lives is worth a renewal and one more try, where the settings do not say.
+    pub renews_on_401: bool,
+    /// Whether it can be asked about an access token.
+    pub introspects: Introspects,
     /// How long before a token's end it becomes due, where the settings do not say.
     pub ahead: Ahead,
 }
@@ -283,6 +353,16 @@ pub struct Believed {
     pub parameters: &'static [&'static str],
     /// Beginnings of names of query parameters.
     pub parameter_prefixes: &'static [&'static str],
+}
+
+/// A sign-in endpoint of a backend, and the parameters that would skip its checks: where an app's way leads there, no client
+/// may send them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// Its path.
+    pub path: String,
+    /// The parameters' names, folded.
+    pub parameters: &'static [&'static str],
 }
 
 /// How early a token is renewed.

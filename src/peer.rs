@@ -1,18 +1,79 @@
 //! Who is on the other end of a connection, and whom to believe about earlier hops.
 //! In: socket address, header lines, the listed networks. Out: [`Hops`]. Errors: none; what cannot be read is not believed.
-//! I/O: none. Source: RFC 7239 §8.1 (why forwarded addresses are not believed from anybody).
+//! I/O: none. Source: RFC 7239 §4 and §6 (`Forwarded`), §8.1 (why it is not believed from anybody).
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// Most addresses of an `X-Forwarded-For` that are read.
+/// Most addresses of a header that are read.
 const MOST_HOPS: usize = 20;
 
-/// The networks of the proxies before this gateway. None unless the settings list them.
+/// The networks of the proxies before this gateway, none unless the settings list them, and the header that these write.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedNetworks(Vec<IpNet>);
+pub struct TrustedNetworks {
+    networks: Vec<IpNet>,
+    told: Told,
+}
+
+/// In which header listed proxies tell of earlier hops. The other one is never read: a proxy that writes one of them passes the
+/// other on as its client sent it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl Told {
+    /// The hops of a request, each as far as it can be read.
+    fn hops(self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+        match self {
+            Self::XForwardedFor => {
+                lines(headers, "x-forwarded-for").flat_map(|line| line.split(',').map(address)).collect()
+            }
+            Self::Forwarded => lines(headers, "forwarded").flat_map(elements).map(node).collect(),
+        }
+    }
+}
+
+fn lines<'h>(headers: &'h HeaderMap, name: &'static str) -> impl Iterator<Item = &'h str> {
+    headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default())
+}
+
+/// The elements of a `Forwarded` line: commas in quotes separate nothing (RFC 7239 §4).
+fn elements(line: &str) -> Vec<&str> {
+    split(line, ',')
+}
+
+fn split(text: &str, at: char) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c: char| {
+        let separates = c == at && !quoted;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        separates
+    })
+    .collect()
+}
+
+/// The address that an element says its hop came `for`; names that hide it, and what says it twice, are none (§6).
+fn node(element: &str) -> Option<IpAddr> {
+    let pairs = split(element, ';').into_iter().filter_map(|pair| pair.trim().split_once('='));
+    let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, value)| value);
+    let (value, None) = (named.next()?, named.next()) else { return None };
+    match value.strip_prefix('"') {
+        None => address(value),
+        Some(rest) => address(rest.strip_suffix('"')?),
+    }
+}
 
 /// The way of a request to this gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,28 +96,24 @@ pub enum Through {
 }
 
 impl TrustedNetworks {
-    /// Networks whose hosts are believed.
+    /// Networks whose hosts are believed about what they write in that header.
     #[must_use]
-    pub const fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+    pub const fn new(networks: Vec<IpNet>, told: Told) -> Self {
+        Self { networks, told }
     }
 
     fn lists(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&ip))
+        self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// The way of a request: `X-Forwarded-For` is read from its end for as long as listed proxies wrote it.
+    /// The way of a request: the header is read from its end for as long as listed proxies wrote it.
     #[must_use]
     pub fn hops(&self, socket: SocketAddr, headers: &HeaderMap) -> Hops {
         let end = socket.ip().to_canonical();
         if !self.lists(end) {
             return Hops { client: end, proxies: Vec::new(), through: Through::Anybody };
         }
-        let told: Vec<Option<IpAddr>> = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .flat_map(|line| line.to_str().unwrap_or_default().split(',').map(address))
-            .collect();
+        let told = self.told.hops(headers);
         let mut way = vec![end];
         for hop in told.into_iter().rev().take(MOST_HOPS) {
             let Some(ip) = hop else { break };
@@ -90,8 +147,8 @@ mod tests {
         for line in lines {
             headers.append("x-forwarded-for", http::HeaderValue::from_static(line));
         }
-        let hops =
-            TrustedNetworks::new(networks).hops(SocketAddr::new(socket.parse().expect("an IP"), 1), &headers);
+        let hops = TrustedNetworks::new(networks, Told::XForwardedFor)
+            .hops(SocketAddr::new(socket.parse().expect("an IP"), 1), &headers);
         (hops.client.to_string(), hops.proxies.iter().map(ToString::to_string).collect())
     }
 
@@ -107,6 +164,35 @@ mod tests {
         assert_eq!(got, ("1.1.1.1".into(), vec!["10.0.0.7".into(), "10.0.0.1".into()]));
         assert_eq!(hops(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["[2001:db8::1]:99"]).0, "2001:db8::1");
         assert_eq!(hops(&["10.0.0.0/8"], "10.0.0.1", &[]), ("10.0.0.1".into(), vec![]));
+    }
+
+    fn forwarded(lines: &[&'static str]) -> (String, Vec<String>) {
+        let networks = vec!["10.0.0.0/8".parse().expect("a network")];
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", http::HeaderValue::from_static("6.6.6.6"));
+        for line in lines {
+            headers.append("forwarded", http::HeaderValue::from_static(line));
+        }
+        let socket = SocketAddr::from(([10, 0, 0, 1], 1));
+        let hops = TrustedNetworks::new(networks, Told::Forwarded).hops(socket, &headers);
+        (hops.client.to_string(), hops.proxies.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn forwarded_is_read_where_the_proxies_write_it() {
+        let got = forwarded(&[
+            "for=6.6.6.6, for=\"[2001:db8::1]:99\";proto=https",
+            "proto=http;For=10.0.0.7;by=_x",
+        ]);
+        assert_eq!(got, ("2001:db8::1".into(), vec!["10.0.0.7".into(), "10.0.0.1".into()]));
+        assert_eq!(forwarded(&["for=1.1.1.1;host=\"a,for=6.6.6.6;b\""]).0, "1.1.1.1");
+        assert_eq!(forwarded(&["for=1.1.1.1;host=\"a\\\",for=6.6.6.6\""]).0, "1.1.1.1");
+        for unreadable in
+            ["for=_hidden", "for=unknown", "by=1.1.1.1", "for=1.1.1.1;for=2.2.2.2", "for=\"1.1.1.1", ""]
+        {
+            assert_eq!(forwarded(&[unreadable]).0, "10.0.0.1", "{unreadable}");
+        }
+        assert_eq!(forwarded(&[]).0, "10.0.0.1", "the other header is not read");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Random numbers: the system's where they guard something, fast ones where they only have to differ.
 //! In: nothing. Out: bytes, ids. Errors: [`NoRandom`]. I/O: the system's random numbers.
 
+use std::ops::Deref;
+
+use http::HeaderValue;
+
 /// The system has no random numbers.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the system has no random numbers: {0}")]
@@ -20,6 +24,45 @@ pub fn trace_ids() -> (u128, u64) {
     (fastrand::u128(1..), fastrand::u64(1..))
 }
 
+/// An id as lower-case hexadecimal, leading zeros included.
+#[must_use]
+pub fn hex<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
+    let mut text = [b'0'; DIGITS];
+    let mut rest = id;
+    for slot in text.iter_mut().rev() {
+        let digit = (rest & 0xf) as u8;
+        *slot = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
+        rest >>= 4;
+    }
+    text
+}
+
+/// What a request is called in logs, here and at its app: its trace id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId([u8; 32]);
+
+impl RequestId {
+    /// The name of a request with this trace id.
+    #[must_use]
+    pub fn of(trace_id: u128) -> Self {
+        Self(hex(trace_id))
+    }
+
+    /// The same as a header has it.
+    #[must_use]
+    pub fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -34,5 +77,13 @@ mod tests {
         let (mut one, mut other) = ([0; 32], [0; 32]);
         assert!(fill(&mut one).is_ok() && fill(&mut other).is_ok());
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn ids_are_written_whole() {
+        for id in [0, 1, 0xabc, u128::MAX, 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978] {
+            assert_eq!(hex::<32>(id).as_slice(), format!("{id:032x}").as_bytes());
+        }
+        assert_eq!(hex::<16>(0xcd).as_slice(), b"00000000000000cd");
     }
 }

@@ -2,6 +2,7 @@
 //! In: text from cookies and backend answers. Out: values that do not print. Errors: none; what does not fit is no value.
 //! I/O: none. Source: RFC 6749 §1.4 and §1.5 (access and refresh token).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
@@ -11,7 +12,7 @@ macro_rules! opaque {
     ($(#[$doc:meta])* $name:ident, $fits:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-        pub struct $name(Secret<Box<str>>);
+        pub struct $name(Secret<Arc<str>>);
 
         impl $name {
             /// The value in `text`, or `None` where the text is empty or holds what such a value cannot.
@@ -32,7 +33,10 @@ macro_rules! opaque {
 
 /// What a cookie can hold (`cookie-octet`, RFC 6265 §4.1.1).
 fn cookie_octets(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b',' | b';' | b'\\'))
+    // Every byte is looked at, whatever the one before was: so many are looked at together.
+    text.bytes().fold(true, |fit, b| {
+        fit & b.is_ascii_graphic() & (b != b'"') & (b != b',') & (b != b';') & (b != b'\\')
+    })
 }
 
 /// One URL segment that no reader takes for anything else.
@@ -83,6 +87,17 @@ impl Ending {
     pub fn of(pair: Pair, subject: Option<String>) -> Self {
         Self { refresh: Some(pair.refresh), access: pair.access, session: pair.session, subject }
     }
+}
+
+/// What a person signs in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name, as the backend knows it.
+    pub user: String,
+    /// The password.
+    pub password: Secret<String>,
+    /// What else the backend asks for, such as a tenant, by the name that it has there.
+    pub further: Vec<(String, String)>,
 }
 
 /// What a session backend issued.

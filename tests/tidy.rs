@@ -7,29 +7,72 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "clock", "secret", "token", "identity", "outcome", "notes", "need", "asker", "verdict", "body", "meter",
-    "text", "random",
+    "clock",
+    "secret",
+    "token",
+    "identity",
+    "outcome",
+    "notes",
+    "need",
+    "asker",
+    "verdict",
+    "body",
+    "meter",
+    "text",
+    "random",
+    "network",
+    "certificate",
+    "lines",
+    "marks",
 ];
 
 /// Which rooms each room may see beside the words and itself.
 const MAY_SEE: &[(&str, &[&str])] = &[
     ("dial", &[]),
+    ("share", &["dial"]),
     ("peer", &[]),
     ("route", &[]),
     ("session", &[]),
-    ("backend", &["dial"]),
-    ("renew", &["session", "backend"]),
+    ("backend", &["dial", "session"]),
+    ("admit", &[]),
+    ("check", &["session", "backend", "admit"]),
+    ("renew", &["session", "backend", "check", "share", "admit"]),
     ("forward", &["dial"]),
     ("reply", &[]),
+    ("sign_in", &["session"]),
     ("server", &[]),
     ("admin", &["server"]),
     ("access_log", &["session"]),
-    ("gateway", &["route", "peer", "session", "renew", "forward", "reply", "server", "access_log"]),
-    ("config", &["backend", "dial", "forward", "peer", "renew", "reply", "route", "server", "session"]),
+    (
+        "gateway",
+        &[
+            "admin",
+            "check",
+            "route",
+            "peer",
+            "session",
+            "renew",
+            "forward",
+            "reply",
+            "server",
+            "sign_in",
+            "access_log",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "admit", "backend", "check", "dial", "forward", "peer", "renew", "reply", "route", "server",
+            "session", "share", "sign_in",
+        ],
+    ),
     ("log", &["config"]),
     (
         "assemble",
-        &["admin", "backend", "config", "dial", "forward", "gateway", "renew", "route", "server", "session"],
+        &[
+            "admin", "admit", "backend", "check", "config", "dial", "forward", "gateway", "renew", "route",
+            "server", "session", "share", "sign_in",
+        ],
     ),
     ("demo", &["assemble", "backend", "config", "dial", "renew", "server"]),
 ];
@@ -172,4 +215,29 @@ fn the_table_of_settings_is_true() {
     let invented: Vec<_> = told.difference(&settings).collect();
     assert!(missing.is_empty(), "not in the README: {missing:?}");
     assert!(invented.is_empty(), "in the README, but no settings: {invented:?}");
+}
+
+/// Every figure about renewals, turns and replicas is explained, and no other.
+#[test]
+fn the_page_of_figures_is_true() {
+    let page = fs::read_to_string(root().join("deploy/metrics.md")).expect("readable");
+    let meters = fs::read_to_string(root().join("src/meter.rs")).expect("readable");
+    let names = meters
+        .split("register(")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    let counted: BTreeSet<&str> = names.collect();
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let bare = |name: &str| {
+        name.trim_matches('`').split('{').next().unwrap_or_default().trim_end_matches("_total").to_owned()
+    };
+    let told: BTreeSet<String> = cells.flat_map(|cell| cell.split(", `").map(bare)).collect();
+    let mine = ["renewal", "introspection", "backend_", "share_"];
+    let missing: Vec<_> = counted
+        .iter()
+        .filter(|name| mine.iter().any(|begin| name.starts_with(begin)) && !told.contains(**name))
+        .collect();
+    let invented: Vec<_> = told.iter().filter(|name| !counted.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "not in deploy/metrics.md: {missing:?}");
+    assert!(invented.is_empty(), "in deploy/metrics.md, but not counted: {invented:?}");
 }

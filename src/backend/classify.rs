@@ -6,7 +6,7 @@ use std::fmt;
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::identity::claim_at;
+use crate::identity::find_claim;
 
 /// What an answer without tokens means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Meaning {
 pub struct Row {
     /// The HTTP status; `None`: any.
     pub status: Option<u16>,
-    /// Path of a JSON member and the text that it holds; `None`: not looked at.
+    /// Path of a JSON member and the text that it holds, or one item of it where it is a list; `None`: not looked at.
     pub member: Option<(String, String)>,
     /// What it means.
     pub meaning: Meaning,
@@ -68,11 +68,16 @@ impl Table {
     /// What an answer means.
     #[must_use]
     pub fn classify(&self, status: StatusCode, json: &Value) -> Meaning {
+        self.find(status, json).unwrap_or(Meaning::Unavailable)
+    }
+
+    /// What the first row that applies says.
+    pub(crate) fn find(&self, status: StatusCode, json: &Value) -> Option<Meaning> {
         let applies = |row: &&Row| {
             row.status.is_none_or(|wanted| wanted == status.as_u16())
                 && row.member.as_ref().is_none_or(|(path, text)| holds(json, path, text))
         };
-        self.0.iter().find(applies).map_or(Meaning::Unavailable, |row| row.meaning)
+        self.0.iter().find(applies).map(|row| row.meaning)
     }
 
     /// The rows, in order.
@@ -83,10 +88,18 @@ impl Table {
 }
 
 fn holds(json: &Value, path: &str, text: &str) -> bool {
-    match json.as_object().and_then(|members| claim_at(members, path)) {
-        Some(Value::String(found)) => found == text,
-        Some(Value::Bool(found)) => text == if *found { "true" } else { "false" },
-        Some(Value::Number(found)) => found.to_string() == text,
-        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    match json.as_object().and_then(|members| find_claim(members, path)).as_deref() {
+        Some(Value::Array(items)) => items.iter().any(|item| is(item, text)),
+        Some(value) => is(value, text),
+        None => false,
+    }
+}
+
+fn is(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(found) => found == text,
+        Value::Bool(found) => text == if *found { "true" } else { "false" },
+        Value::Number(found) => found.to_string() == text,
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }

@@ -18,9 +18,10 @@ use crate::backend::classify::{Meaning, Row, Table};
 use crate::backend::{Reply, SessionBackend, SignIn};
 use crate::clock::{Clock, UnixTime};
 use crate::dial::Dialer;
-use crate::outcome::{Ahead, Answer, BackendFault, Believed, Capabilities, Loss, RefusalReason, Revocation};
-use crate::secret::Secret;
-use crate::token::{AccessToken, Ending, Pair, RefreshToken, SessionId, TokenSet};
+use crate::outcome::{
+    Ahead, Answer, BackendFault, Believed, Capabilities, Introspects, Loss, RefusalReason, Revocation,
+};
+use crate::token::{AccessToken, Credentials, Ending, Pair, RefreshToken, SessionId, TokenSet};
 
 /// Where the API is, and what its answers mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,9 @@ impl Directory {
         needs_session: true,
         needs_access: false,
         revokes_with_live_access: true,
+        kills_access: false,
+        renews_on_401: true,
+        introspects: Introspects::Never,
         ahead: Ahead::Percent(50),
     };
 
@@ -154,15 +158,15 @@ impl Directory {
         }
     }
 
-    async fn start(&self, user: &str, password: &Secret<String>) -> SignIn {
+    async fn start(&self, credentials: &Credentials) -> SignIn {
         let Some(url) = self.url(&self.settings.paths.sign_in, None, None) else {
             return SignIn::Unavailable(BackendFault::Internal);
         };
-        let name = if user.contains('@') { "email" } else { "code" };
+        let name = if credentials.user.contains('@') { "email" } else { "code" };
         let body = json!({
             "purpose": "login",
             "app": self.settings.app,
-            "user": {name: user, "password": password.expose()},
+            "user": {name: credentials.user, "password": credentials.password.expose()},
         });
         let answered = match self.caller.json(Method::POST, &url, &[], &body).await {
             Ok(answered) => answered,
@@ -202,7 +206,7 @@ impl Directory {
 
     fn read(&self, answered: &Answered) -> Read {
         let status = answered.status;
-        let no_decision = Read::Unavailable(BackendFault::NoDecision { status: status.as_u16() });
+        let no_decision = Read::Unavailable(answered.no_decision());
         // A proxy before the backend speaks here: the request may have reached the backend and spent the token.
         if matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
             return Read::Unavailable(BackendFault::Lost(Loss::Broken));
@@ -239,8 +243,8 @@ impl SessionBackend for Directory {
         Box::pin(self.end(ending))
     }
 
-    fn sign_in<'a>(&'a self, user: &'a str, password: &'a Secret<String>) -> Reply<'a, SignIn> {
-        Box::pin(self.start(user, password))
+    fn sign_in<'a>(&'a self, credentials: &'a Credentials) -> Reply<'a, SignIn> {
+        Box::pin(self.start(credentials))
     }
 }
 

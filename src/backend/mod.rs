@@ -1,19 +1,22 @@
 //! The session backends, each behind the same three answers: issued, refused, unavailable.
-//! In: what a client presented. Out: [`Answer`], [`Revocation`], [`SignIn`]. Errors: none; a fault is an answer.
+//! In: what a client presented. Out: [`Answer`], [`Introspection`], [`Revocation`], [`SignIn`]. Errors: none; a fault is an answer.
 //! I/O: HTTP to the backend.
 
 mod call;
 mod classify;
 pub mod directory;
+pub mod egov_user;
+pub mod jwks;
+pub mod oauth2;
+pub mod sanic_jwt;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 pub use crate::backend::classify::{Meaning, Row, Table};
-use crate::outcome::{Answer, BackendFault, Capabilities, Revocation};
-use crate::secret::Secret;
-use crate::token::{Ending, Pair, TokenSet};
+use crate::outcome::{Answer, BackendFault, Capabilities, Guarded, Introspection, Revocation};
+use crate::token::{AccessToken, Credentials, Ending, Pair, TokenSet};
 
 /// An answer under way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -23,14 +26,25 @@ pub trait SessionBackend: fmt::Debug + Send + Sync {
     /// What it can and needs.
     fn capabilities(&self) -> Capabilities;
 
+    /// An endpoint of its own that clients may reach through the gateway, but not with every parameter.
+    fn guarded(&self) -> Option<Guarded> {
+        None
+    }
+
     /// Presents a pair for new tokens, once. Unverified: the caller verifies what is issued.
     fn renew<'a>(&'a self, pair: &'a Pair) -> Reply<'a, Answer>;
+
+    /// Asks about an access token. Settings see to it that a backend that cannot be asked never is: see
+    /// [`Capabilities::introspects`].
+    fn introspect<'a>(&'a self, _access: &'a AccessToken) -> Reply<'a, Introspection> {
+        Box::pin(std::future::ready(Introspection::Unavailable(BackendFault::Internal)))
+    }
 
     /// Ends a session.
     fn revoke<'a>(&'a self, ending: &'a Ending) -> Reply<'a, Revocation>;
 
-    /// Starts a session for a user's name and password.
-    fn sign_in<'a>(&'a self, user: &'a str, password: &'a Secret<String>) -> Reply<'a, SignIn>;
+    /// Starts a session.
+    fn sign_in<'a>(&'a self, credentials: &'a Credentials) -> Reply<'a, SignIn>;
 }
 
 /// What came of a sign-in.
@@ -42,4 +56,6 @@ pub enum SignIn {
     Refused,
     /// No decision.
     Unavailable(BackendFault),
+    /// This kind of backend takes no names and passwords: people sign in at its own pages.
+    NotOffered,
 }

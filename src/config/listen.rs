@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::body::TrailerLimits;
 use crate::config::read::{Field, Section};
 use crate::config::value;
-use crate::peer::TrustedNetworks;
-use crate::server::ConnectionLimits;
-use crate::server::tls::{CertificateFiles, Tls, TlsSettings};
+use crate::peer::{Told, TrustedNetworks};
+use crate::route::Redirect;
+use crate::server::tls::{CertificateFiles, ClientSettings, Offer, Tls, TlsSettings, WithoutCertificate};
+use crate::server::{ConnectionLimits, Http2Limits, ProxySenders, SeatLimits, WithoutTls};
 
 /// Listeners and client connections.
 #[derive(Clone, Debug)]
@@ -24,12 +26,20 @@ pub struct ListenSettings {
     pub admin: Option<SocketAddr>,
     /// What a connection may take.
     pub limits: ConnectionLimits,
+    /// How many connections there may be.
+    pub seats: SeatLimits,
+    /// Load balancers that say first whose a connection is.
+    pub senders: ProxySenders,
     /// Most bytes of a request body.
     pub body: u64,
+    /// What may come after a body, a request's or an answer's.
+    pub trailers: TrailerLimits,
     /// Longest time without a byte of a request body.
     pub body_idle: Duration,
     /// Proxies that are believed about earlier hops.
     pub trusted: TrustedNetworks,
+    /// Whether browsers that come without TLS are sent to it.
+    pub redirect: Redirect,
 }
 
 /// The orderly stop.
@@ -65,12 +75,6 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
     let section = root.section("listen");
     let defaults = ConnectionLimits::default();
     let span = |key: &str, default| section.take(key).and_then(|f| value::duration(&f)).unwrap_or(default);
-    let count = |key: &str, default: usize| {
-        section
-            .take(key)
-            .and_then(|f| f.number())
-            .map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
-    };
     let http = section.need("http", "\"127.0.0.1:8080\"").and_then(|f| address(&f));
     let https = section.take("https").map(|f| address(&f));
     let handshake = span("handshake", Duration::from_secs(10));
@@ -80,13 +84,16 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
         head: span("head", defaults.head),
         idle: span("idle", defaults.idle),
         write: span("write", defaults.write),
-        connections: count("connections", defaults.connections),
         head_bytes: head_bytes.map_or(defaults.head_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX)),
-        head_fields: count("head_fields", defaults.head_fields),
+        head_fields: count(&section, "head_fields", defaults.head_fields),
+        http2: http2(&section.section("http2")),
     };
     let body = section.take("body").and_then(|f| value::size(&f)).unwrap_or(100 << 20);
     let body_idle = span("body_idle", Duration::from_secs(30));
-    let trusted = section.take("trusted").map(|f| networks(&f)).unwrap_or_default();
+    let trailers = trailers(&section);
+    let redirect = redirect(&section);
+    let clients = clients(&section.section("client"));
+    let (trusted, senders, seats) = neighbours(&section, limits.head);
     section.finish();
     let certificates = certificates(root);
     if https.is_some() && certificates.is_empty() {
@@ -96,7 +103,10 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
     // What was written has to be an address; what was left out need not be there.
     let https = match https {
         None => None,
-        Some(read) => Some((read?, TlsSettings { certificates, handshake })),
+        Some(read) => {
+            let offer = if limits.http2.is_some() { Offer::Http2 } else { Offer::Http1 };
+            Some((read?, TlsSettings { certificates, handshake, offer, clients }))
+        }
     };
     let admin = match admin {
         None => None,
@@ -107,10 +117,140 @@ pub(super) fn listen(root: &Section<'_, '_>) -> Option<ListenSettings> {
         https,
         admin,
         limits,
+        seats,
+        senders,
         body,
+        trailers,
         body_idle,
-        trusted: TrustedNetworks::new(trusted),
+        trusted,
+        redirect,
     })
+}
+
+fn count(section: &Section<'_, '_>, key: &str, default: usize) -> usize {
+    let number = section.take(key).and_then(|f| f.number());
+    number.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// Proxies and load balancers, and how many connections there may be with and without them.
+fn neighbours(section: &Section<'_, '_>, patience: Duration) -> (TrustedNetworks, ProxySenders, SeatLimits) {
+    let trusted = section.take("trusted").map(|f| networks(&f)).unwrap_or_default();
+    let told = [("x-forwarded-for", Told::XForwardedFor), ("forwarded", Told::Forwarded)];
+    let told = section.take("trusted_header").and_then(|f| f.word(&told)).unwrap_or_default();
+    let senders = section.take("proxy_protocol").map(|f| networks(&f)).unwrap_or_default();
+    let seats = SeatLimits {
+        connections: count(section, "connections", 10_000),
+        per_client: count(section, "connections_per_client", 1000),
+        unlimited: trusted.iter().chain(&senders).copied().collect(),
+    };
+    (TrustedNetworks::new(trusted, told), ProxySenders { networks: senders, patience }, seats)
+}
+
+fn redirect(section: &Section<'_, '_>) -> Redirect {
+    let wanted = section.take("redirect").and_then(|f| f.flag()).unwrap_or(false);
+    let except = match section.take("redirect_except") {
+        None => vec!["/.well-known/acme-challenge/".to_owned()],
+        Some(field) => field.texts().into_iter().map(str::to_owned).collect(),
+    };
+    if except.iter().any(|path| !path.starts_with('/') || !path.ends_with('/')) {
+        section.problem("redirect_except", "lists beginnings of paths: each begins and ends with \"/\"");
+    }
+    if wanted { Redirect::ToOrigin { except } } else { Redirect::Nowhere }
+}
+
+/// The limits of HTTP/2, where it is spoken at all.
+fn http2(section: &Section<'_, '_>) -> Option<Http2Limits> {
+    let defaults = Http2Limits::default();
+    let count = |key: &str, default: u32| ranged(section, key, default, Field::number);
+    let bytes = |key: &str, default: u32| ranged(section, key, default, |f| value::size(f));
+    let span = |key: &str, default| section.take(key).and_then(|f| value::duration(&f)).unwrap_or(default);
+    let spoken = section.take("enabled").and_then(|f| f.flag()).unwrap_or(true);
+    let whole = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let limits = Http2Limits {
+        without_tls: match section.take("without_tls").and_then(|f| f.flag()) {
+            Some(false) => WithoutTls::Never,
+            Some(true) | None => WithoutTls::ByPreface,
+        },
+        streams: count("streams", defaults.streams),
+        resets: whole(count("resets", 20)),
+        error_resets: whole(count("error_resets", 100)),
+        frame: bytes("frame", defaults.frame),
+        stream_window: bytes("stream_window", defaults.stream_window),
+        connection_window: bytes("connection_window", defaults.connection_window),
+        send_buffer: whole(bytes("send_buffer", 64 << 10)),
+        ping: span("ping", defaults.ping),
+        ping_timeout: span("ping_timeout", defaults.ping_timeout),
+    };
+    section.finish();
+    // RFC 9113 §6.5.2 and §6.9.1.
+    if !(1 << 14..1 << 24).contains(&limits.frame) {
+        section.problem("frame", "must be from \"16KiB\" to less than \"16MiB\"");
+    }
+    for (key, window) in
+        [("stream_window", limits.stream_window), ("connection_window", limits.connection_window)]
+    {
+        if !(1 << 14..1 << 31).contains(&window) {
+            section.problem(key, "must be from \"16KiB\" to less than \"2GiB\"");
+        }
+    }
+    if limits.streams == 0 {
+        section.problem("streams", "must be at least 1: nothing could be asked; or set enabled = false");
+    }
+    spoken.then_some(limits)
+}
+
+/// A number that fits 32 bits.
+fn ranged<'s, 'a>(
+    section: &Section<'s, 'a>,
+    key: &str,
+    default: u32,
+    read: impl Fn(&Field<'s, 'a>) -> Option<u64>,
+) -> u32 {
+    let Some(field) = section.take(key) else { return default };
+    let number = read(&field).map(u32::try_from);
+    match number {
+        Some(Ok(number)) => number,
+        Some(Err(_)) => {
+            field.problem("is too large");
+            default
+        }
+        None => default,
+    }
+}
+
+fn trailers(section: &Section<'_, '_>) -> TrailerLimits {
+    let defaults = TrailerLimits::default();
+    let bytes = section.take("trailer_bytes").and_then(|f| value::size(&f));
+    TrailerLimits {
+        bytes: bytes.map_or(defaults.bytes, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+        fields: count(section, "trailer_fields", defaults.fields),
+    }
+}
+
+/// Which certificates clients show, where they are asked for any.
+fn clients(section: &Section<'_, '_>) -> Option<ClientSettings> {
+    let words = [("optional", WithoutCertificate::Served), ("required", WithoutCertificate::Refused)];
+    let without = section.take("certificate").and_then(|f| f.word(&words));
+    let paths = |key: &str| -> Vec<PathBuf> {
+        let items = section.take(key).map(|f| f.one_or_many()).unwrap_or_default();
+        items.iter().filter_map(Field::text).map(PathBuf::from).collect()
+    };
+    let (authorities, revoked) = (paths("ca"), paths("crl"));
+    section.finish();
+    let Some(without) = without else {
+        if !authorities.is_empty() || !revoked.is_empty() {
+            section.problem("certificate", "is missing: write \"optional\" or \"required\"");
+        }
+        return None;
+    };
+    let clients = ClientSettings { authorities, revoked, without };
+    if clients.authorities.is_empty() {
+        let what = "is missing: the PEM files of the authorities that sign the certificates of clients";
+        section.problem("ca", what);
+    } else if let Err(error) = clients.check() {
+        section.problem("ca", format!("{}; put PEM files there", with_cause(&error)));
+    }
+    Some(clients)
 }
 
 /// The certificates of `[[tls]]`, their files not opened yet.
@@ -123,9 +263,12 @@ fn certificates(root: &Section<'_, '_>) -> Vec<CertificateFiles> {
         let key = path("key", "\"/etc/doorkeep/site.key\"");
         pair.finish();
         let files = CertificateFiles { cert: cert?, key: key? };
-        if let Err(error) =
-            Tls::new(&TlsSettings { certificates: vec![files.clone()], handshake: Duration::ZERO })
-        {
+        if let Err(error) = Tls::new(&TlsSettings {
+            certificates: vec![files.clone()],
+            handshake: Duration::ZERO,
+            offer: Offer::Http1,
+            clients: None,
+        }) {
             item.problem(format!(
                 "{}; put a certificate chain and its key there, both PEM",
                 with_cause(&error)

@@ -5,24 +5,36 @@
 //! Unknown keys are problems. Durations and sizes carry units. A secret is `env:NAME`, `file:PATH` or the text itself,
 //! and is shown by nothing here.
 
+mod backend;
+mod fixed;
+mod keys;
 mod listen;
+mod login;
 mod read;
 mod session;
+mod share;
 mod site;
 mod value;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+pub use crate::config::backend::BackendSettings;
+pub use crate::config::fixed::Fixed;
+use crate::config::fixed::Places;
 pub use crate::config::listen::{DrainSettings, ListenSettings, LogFormat, LogSettings};
 pub use crate::config::read::Problem;
 use crate::config::read::{Section, Source};
-pub use crate::config::session::{BackendSettings, SessionSettings};
+pub use crate::config::session::{SessionSettings, TokenCheck};
+pub use crate::config::share::SharePlan;
 pub use crate::config::site::{IdentitySettings, SiteSettings};
 use crate::dial::Roots;
 use crate::renew::RenewSettings;
 use crate::reply::LoginSettings;
+use crate::route::Redirect;
 use crate::secret::Secret;
+use crate::server::tls::WithoutCertificate;
+use crate::sign_in::FormSettings;
 
 /// Fewest bytes of a secret: as many as the keys made from it have (RFC 5869 §3.3).
 const SECRET_BYTES: usize = 32;
@@ -40,8 +52,12 @@ pub struct Settings {
     pub session: SessionSettings,
     /// Renewal.
     pub renew: RenewSettings,
+    /// What replicas share; `None`: this gateway is the only one that renews these sessions.
+    pub share: Option<SharePlan>,
     /// Where people sign in.
     pub login: LoginSettings,
+    /// How people sign in at the gateway itself, where they do.
+    pub form: Option<FormSettings>,
     /// Who issues sessions.
     pub backend: BackendSettings,
     /// What upstreams are told.
@@ -52,8 +68,14 @@ pub struct Settings {
     pub roots: Roots,
     /// The log.
     pub log: LogSettings,
+    /// Whether they are read again when a file of theirs changes.
+    pub watch: bool,
+    /// The files, beside their own, whose content is part of them; without those that are watched anyway.
+    pub files: Vec<PathBuf>,
     /// What works but deserves a look.
     pub advice: Vec<Problem>,
+    /// Where those stand that cannot change while the gateway runs.
+    places: Places,
 }
 
 /// A settings file that cannot be used.
@@ -99,7 +121,7 @@ impl Settings {
         root.finish();
         match settings {
             Some(settings) if source.problems().is_empty() => {
-                Ok(Self { advice: advice.problems(), ..settings })
+                Ok(Self { advice: advice.problems(), files: source.files(), ..settings })
             }
             Some(_) | None => Err(ConfigError::Problems(source.problems())),
         }
@@ -108,7 +130,9 @@ impl Settings {
     /// Every key that settings may have, as dotted paths: `[]` stands for a list's items, `*` for a name of your own.
     #[must_use]
     pub fn keys() -> BTreeSet<String> {
-        let every_table = "[[tls]]\n[[site]]\n[[site.rule]]\n[[backend.directory.answer]]\n";
+        let every_table = "[[tls]]\n[[site]]\n[[site.rule]]\n[[backend.directory.answer]]\n\
+             [[login.field]]\n[[login.field.option]]\n\
+             [[backend.egov_user.answer]]\n[[backend.oauth2.answer]]\n[[backend.sanic_jwt.answer]]\n";
         let source = Source::new(every_table);
         let table = source.parse();
         let root = Section::root(&source, &table);
@@ -123,25 +147,33 @@ fn read(root: &Section<'_, '_>, advice: &Source<'_>) -> Option<Settings> {
     let listen = listen::listen(root);
     let drain = listen::drain(root);
     let log = listen::log(root);
-    let backend = session::backend(root);
-    let identity = site::identity(root);
+    let backend = backend::backend(root);
+    let identity = site::identity(root, &backend);
     let session = session::session(root, &backend, &identity);
     let renew = session::renew(root, &drain);
-    let login = session::login(root);
-    let sites = site::sites(root);
+    let share = share::share(root, roots.as_ref());
+    let login = login::login(root);
+    let sites = site::sites(root, backend.as_ref().map(BackendSettings::capabilities));
+    let watch = root.take("watch").and_then(|f| f.flag()).unwrap_or(false);
+    let (login, form) = login?;
     let settings = Settings {
         secrets: secrets?,
         listen: listen?,
         drain,
         session: session?,
         renew,
-        login: login?,
+        share: share?,
+        login,
+        form,
         backend: backend?,
         identity: identity?,
         sites: sites?,
         roots: roots?,
         log,
+        watch,
+        files: Vec::new(),
         advice: Vec::new(),
+        places: Places::of(root),
     };
     settings.advise(root, advice);
     settings.hold_together(root);
@@ -156,6 +188,14 @@ impl Settings {
                 "is missing: what state_dir keeps has to open after a restart; write secret = \"file:…\"";
             root.problem("secret", what);
         }
+        if self.secrets.is_empty() && self.share.is_some() {
+            let what = "is missing: replicas share renewals under one secret; write the same secret = \"file:…\" for all";
+            root.problem("secret", what);
+        }
+        if self.form.is_some() && !self.backend.signs_in() {
+            let what = "\"form\" takes a backend that signs people in with name and password; write \"redirect\" and url";
+            root.section("login").problem("mode", what);
+        }
         if self.renew.give_up > self.drain.timeout {
             let what =
                 "is shorter than session.renew.give_up: a renewal under way could not finish; raise it";
@@ -164,6 +204,19 @@ impl Settings {
         if self.listen.admin == Some(self.listen.http) && self.listen.http.port() != 0 {
             root.section("listen")
                 .problem("admin", "is the address of http already; give it a port of its own");
+        }
+        let https = self.listen.https.as_ref();
+        if https.is_none_or(|(_, tls)| tls.clients.is_none()) {
+            let client = root.section("identity").section("client");
+            for (key, named) in [
+                ("subject", &self.identity.client.subject),
+                ("names", &self.identity.client.names),
+                ("fingerprint", &self.identity.client.fingerprint),
+            ] {
+                if named.is_some() {
+                    client.problem(key, "is never filled: no client is asked for a certificate; write [listen.client] and https");
+                }
+            }
         }
         let cookies = root.section("session").section("cookies");
         if let Some(domain) = &self.session.cookies.domain {
@@ -192,9 +245,9 @@ impl Settings {
             let what = "is missing: one is made for this run, so what browsers hold of ours does not open after a restart";
             note(root, "secret", "secret", what);
         }
-        if self.session.cookies.domain.is_some() {
+        if self.session.cookies.domain.is_some() && self.share.is_none() {
             let what = "is set: every gateway that renews these cookies has to know of the others' renewals, \
-                        so let one gateway serve all sites of this domain";
+                        so let one gateway serve all sites of this domain, or give all of them one [share]";
             note(&cookies, "domain", "session.cookies.domain", what);
         }
         if !self.session.cookies.secure {
@@ -208,6 +261,15 @@ impl Settings {
         if self.listen.admin.is_some_and(|addr| !addr.ip().is_loopback()) {
             let what = "is no loopback address: see that only operators reach it";
             note(&root.section("listen"), "admin", "listen.admin", what);
+        }
+        let required = self.listen.https.as_ref().and_then(|(_, tls)| tls.clients.as_ref());
+        if required.is_some_and(|clients| clients.without == WithoutCertificate::Refused)
+            && !self.listen.http.ip().is_loopback()
+            && self.listen.redirect == Redirect::Nowhere
+        {
+            let what =
+                "serves the same sites without any certificate; put it on loopback, or write redirect = true";
+            note(&root.section("listen"), "http", "listen.http", what);
         }
         for site in self.sites.iter().filter(|site| site.site.origin.host() != site.site.host) {
             let what =

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -37,16 +38,26 @@ pub(crate) struct Source<'a> {
     text: &'a str,
     problems: RefCell<Vec<Problem>>,
     known: RefCell<BTreeSet<String>>,
+    files: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, problems: RefCell::default(), known: RefCell::default() }
+        Self { text, problems: RefCell::default(), known: RefCell::default(), files: RefCell::default() }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+    }
+
+    /// Every further file whose content became part of the settings.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.files.borrow().iter().cloned().collect()
     }
 
     /// Notes a problem.
     pub(crate) fn problem(&self, at: usize, path: &str, what: impl Into<String>) {
-        let line = self.text.bytes().take(at).filter(|b| *b == b'\n').count() + 1;
+        let line = self.line(at);
         self.problems.borrow_mut().push(Problem { line, path: path.to_owned(), what: what.into() });
     }
 
@@ -170,6 +181,16 @@ impl<'s, 'a> Section<'s, 'a> {
         at.map_or(self.start, |(_, value)| value.span().start)
     }
 
+    /// The line of `key`, from 1; where it is missing, of its table.
+    pub(crate) fn line(&self, key: &str) -> usize {
+        self.source.line(self.place(key))
+    }
+
+    /// Whether `key` stands in the file.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref().as_ref() == key))
+    }
+
     /// Notes a problem with `key` of this table.
     pub(crate) fn problem(&self, key: &str, what: impl Into<String>) {
         self.source.problem(self.place(key), &join(&self.path, key), what);
@@ -200,9 +221,24 @@ impl<'s, 'a> Section<'s, 'a> {
 }
 
 impl<'s, 'a> Field<'s, 'a> {
+    /// Notes that the content of this file is part of the settings.
+    pub(crate) fn reads(&self, path: &str) {
+        self.source.files.borrow_mut().insert(Path::new(path).to_owned());
+    }
+
     /// Notes a problem with this value.
     pub(crate) fn problem(&self, what: impl Into<String>) {
         self.source.problem(self.span.start, &self.path, what);
+    }
+
+    /// Whether the value is a text.
+    pub(crate) fn is_text(&self) -> bool {
+        self.value.is_str()
+    }
+
+    /// The value's path, such as `session.token.key[1]`.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The value as text.

@@ -1,26 +1,32 @@
-//! The settings of cookies, tokens, renewal, the login and the session backend.
-//! In: `[session]`, `[login]`, `[backend.*]`. Out: their values. Errors: noted problems. I/O: none.
+//! The settings of cookies, tokens and renewal.
+//! In: `[session]`. Out: their values. Errors: noted problems. I/O: none.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cookie::SameSite;
-use jsonwebtoken::{Algorithm, DecodingKey};
 use url::Url;
 
-use crate::backend::directory::{Directory, DirectoryPaths, DirectorySettings, default_answers};
-use crate::backend::{Meaning, Row, Table};
+use crate::admit::AdmitRules;
+use crate::admit::breaker::BreakerRules;
+use crate::admit::buckets::BucketRules;
+use crate::backend::jwks::JwksSettings;
+use crate::check::introspector::IntrospectRules;
+use crate::config::backend::BackendSettings;
+use crate::config::keys::{self, KeySettings};
 use crate::config::listen::DrainSettings;
 use crate::config::read::{Field, Section};
 use crate::config::site::IdentitySettings;
 use crate::config::value;
-use crate::outcome::{Ahead, Capabilities};
+use crate::outcome::{Ahead, Introspects};
 use crate::renew::RenewSettings;
-use crate::reply::LoginSettings;
 use crate::session::carrier::CookieSettings;
 use crate::session::cookies::CookieNames;
 use crate::session::judge::RenewMode;
-use crate::session::verifier::{TokenRules, VerificationKey};
+use crate::session::verifier::{Supply, TokenRules};
+
+/// Longest time that a backend which may be back is not tried.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Cookies and tokens.
 #[derive(Debug)]
@@ -28,7 +34,11 @@ pub struct SessionSettings {
     /// Their names and attributes.
     pub cookies: CookieSettings,
     /// How access tokens are checked.
-    pub token: TokenRules,
+    pub token: TokenCheck,
+    /// Where their keys are published, if they are.
+    pub jwks: Option<JwksSettings>,
+    /// Where each key comes from and how it is used, for people. No secret.
+    pub keys_shown: Vec<String>,
     /// How early they are due.
     pub ahead: Ahead,
     /// Whether this gateway renews.
@@ -37,105 +47,24 @@ pub struct SessionSettings {
     pub(super) weak_key: bool,
 }
 
-/// Who issues sessions.
-#[derive(Clone, Debug)]
-pub enum BackendSettings {
-    /// OpenAge's JSON sessions API.
-    Directory {
-        /// Where it is and what it answers.
-        settings: DirectorySettings,
-        /// Longest time to get connected.
-        connect: Duration,
-    },
+/// How access tokens are checked.
+#[derive(Debug)]
+pub enum TokenCheck {
+    /// By their signature.
+    Signed(TokenRules),
+    /// By asking the backend.
+    Opaque(IntrospectRules),
 }
 
-impl BackendSettings {
-    /// Its name in the settings.
+impl TokenCheck {
+    /// The allowance for clocks that differ.
     #[must_use]
-    pub const fn id(&self) -> &'static str {
+    pub const fn leeway(&self) -> Duration {
         match self {
-            Self::Directory { .. } => "directory",
+            Self::Signed(rules) => rules.leeway,
+            Self::Opaque(rules) => rules.leeway,
         }
     }
-
-    /// What its answers mean.
-    #[must_use]
-    pub const fn answers(&self) -> &Table {
-        match self {
-            Self::Directory { settings, .. } => &settings.answers,
-        }
-    }
-
-    /// What it can and needs.
-    #[must_use]
-    pub const fn capabilities(&self) -> Capabilities {
-        match self {
-            Self::Directory { .. } => Directory::CAPABILITIES,
-        }
-    }
-}
-
-pub(super) fn backend(root: &Section<'_, '_>) -> Option<BackendSettings> {
-    let session = root.section("session");
-    let chosen = session.need("backend", "\"directory\"").and_then(|f| f.word(&[("directory", ())]));
-    let backends = root.section("backend");
-    let directory = directory(&backends);
-    backends.finish();
-    chosen.and(directory)
-}
-
-fn directory(backends: &Section<'_, '_>) -> Option<BackendSettings> {
-    let section = backends.section("directory");
-    let defaults = DirectoryPaths::default();
-    let path = |key: &str, default: String| match section.take(key) {
-        None => default,
-        Some(field) => match field.text() {
-            Some(text) if text.starts_with('/') => text.to_owned(),
-            Some(_) => {
-                field.problem("must begin with a slash");
-                default
-            }
-            None => default,
-        },
-    };
-    let paths = DirectoryPaths {
-        renew: path("renew_path", defaults.renew),
-        sign_out: path("sign_out_path", defaults.sign_out),
-        sign_in: path("sign_in_path", defaults.sign_in),
-    };
-    if !paths.renew.contains("{session}") {
-        section.problem("renew_path", "has no {session}: the session's id has to stand in it");
-    }
-    let app = section.take("app").and_then(|f| f.text()).unwrap_or("doorkeep").to_owned();
-    let connect = section.take("connect").and_then(|f| value::duration(&f)).unwrap_or(Duration::from_secs(3));
-    let rows = section.take("answer").map(|f| answers(&f)).unwrap_or_default();
-    let url = section.need("url", "\"https://api.example.com\"").and_then(|f| base_url(&f));
-    section.finish();
-    let settings = DirectorySettings { url: url?, paths, app, answers: default_answers().after(rows) };
-    Some(BackendSettings::Directory { settings, connect })
-}
-
-fn answers(field: &Field<'_, '_>) -> Vec<Row> {
-    let meanings =
-        [("refused", Meaning::Refused), ("unavailable", Meaning::Unavailable), ("ours", Meaning::Ours)];
-    let mut rows = Vec::new();
-    for item in field.items() {
-        let row = item.section();
-        let status = row.take("status").and_then(|f| f.number()).and_then(|n| u16::try_from(n).ok());
-        let member = row.take("member").and_then(|f| f.text());
-        let text = row.take("text").and_then(|f| f.text());
-        let meaning = row.need("means", "\"refused\"").and_then(|f| f.word(&meanings));
-        if member.is_some() != text.is_some() {
-            row.problem("member", "and text belong together: write both or none");
-        }
-        if status.is_none() && member.is_none() {
-            row.problem("status", "or member and text: a row has to name something");
-        }
-        row.finish();
-        let member = member.zip(text).map(|(path, text)| (path.to_owned(), text.to_owned()));
-        rows.extend(meaning.map(|meaning| Row { status, member, meaning }));
-    }
-    rows
 }
 
 pub(super) fn session(
@@ -149,8 +78,11 @@ pub(super) fn session(
     let lifetime = section.section("lifetime");
     let refresh_life = lifetime.take("refresh").and_then(|f| value::duration(&f));
     lifetime.finish();
-    let cookies = cookies(&section, refresh_life.unwrap_or(Duration::from_secs(24 * 3600)));
-    let token = token(&section, identity);
+    // A backend without session ids leaves the usual name to the app.
+    let has_sessions = backend.as_ref().is_none_or(|b| b.capabilities().needs_session);
+    let session_cookie = has_sessions.then_some("session_id");
+    let cookies = cookies(&section, session_cookie, refresh_life.unwrap_or(Duration::from_secs(24 * 3600)));
+    let token = token_check(&section, backend, identity);
     let renew = section.section("renew");
     let default = backend.as_ref().map_or(Ahead::Span(Duration::from_secs(30)), |b| b.capabilities().ahead);
     let ahead = renew.take("ahead").and_then(|f| ahead(&f)).unwrap_or(default);
@@ -158,32 +90,48 @@ pub(super) fn session(
     let mode = renew.take("mode").and_then(|f| f.word(&modes)).unwrap_or(RenewMode::Auto);
     section.take("renew");
     section.finish();
-    let (token, weak_key) = token?;
-    Some(SessionSettings { cookies: cookies?, token, ahead, mode, weak_key })
+    let (token, keys) = token?;
+    let KeySettings { jwks, shown, weak, .. } = keys;
+    Some(SessionSettings { cookies: cookies?, token, jwks, keys_shown: shown, ahead, mode, weak_key: weak })
 }
 
-fn cookies(session: &Section<'_, '_>, refresh_life: Duration) -> Option<CookieSettings> {
-    let section = session.section("cookies");
-    let name = |key: &str, default: &str| match section.take(key) {
-        None => Some(default.to_owned()),
-        Some(field) => field.text().and_then(|text| {
-            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if text.is_empty() || !text.bytes().all(token) {
-                field.problem("is no cookie name (RFC 6265 §4.1.1); write letters, digits, - and _");
-                return None;
-            }
-            Some(text.to_owned())
-        }),
+/// The cookie name under `key`: `None` where there is nothing, `Some(None)` where that is no cookie name.
+pub(super) fn cookie_name(section: &Section<'_, '_>, key: &str) -> Option<Option<String>> {
+    let field = section.take(key)?;
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let name = field.text();
+    let fits = name.filter(|text| !text.is_empty() && text.bytes().all(token));
+    if name.is_some() && fits.is_none() {
+        field.problem("is no cookie name (RFC 6265 §4.1.1); write letters, digits, - and _");
+    }
+    Some(fits.map(str::to_owned))
+}
+
+fn cookie_names(section: &Section<'_, '_>, session: Option<&str>) -> Option<CookieNames> {
+    let optional = |key: &str, default: Option<&str>| {
+        cookie_name(section, key).map_or(Some(default.map(str::to_owned)), |read| read.map(Some))
     };
-    let names = (|| {
-        Some(CookieNames {
-            access: name("access", "access_token")?,
-            refresh: name("refresh", "refresh_token")?,
-            session: Some(name("session", "session_id")?),
-            notes: name("state", "doorkeep_state")?,
-            returns: name("returns", "doorkeep_returns")?,
-        })
-    })();
+    let name = |key: &str, default: &str| optional(key, Some(default)).flatten();
+    let (access, signature) = (name("access", "access_token"), optional("signature", None));
+    let (refresh, session) = (name("refresh", "refresh_token"), optional("session", session));
+    let (notes, returns) = (name("state", "doorkeep_state"), name("returns", "doorkeep_returns"));
+    Some(CookieNames {
+        access: access?,
+        signature: signature?,
+        refresh: refresh?,
+        session: session?,
+        notes: notes?,
+        returns: returns?,
+    })
+}
+
+fn cookies(
+    session: &Section<'_, '_>,
+    session_cookie: Option<&str>,
+    refresh_life: Duration,
+) -> Option<CookieSettings> {
+    let section = session.section("cookies");
+    let names = cookie_names(&section, session_cookie);
     let domain = section.take("domain").and_then(|f| {
         let text = f.text()?.trim_start_matches('.').to_ascii_lowercase();
         let fits =
@@ -218,21 +166,89 @@ fn cookies(session: &Section<'_, '_>, refresh_life: Duration) -> Option<CookieSe
     Some(CookieSettings { names: names?, domain, secure, same_site, refresh_life })
 }
 
-/// How tokens are checked, and whether their key is shorter than it should be.
-fn token(session: &Section<'_, '_>, identity: &Option<IdentitySettings>) -> Option<(TokenRules, bool)> {
+/// How tokens are checked, and what is to be told of their keys.
+fn token_check(
+    session: &Section<'_, '_>,
+    backend: &Option<BackendSettings>,
+    identity: &Option<IdentitySettings>,
+) -> Option<(TokenCheck, KeySettings)> {
     let section = session.section("token");
-    let algorithms = [("HS256", Algorithm::HS256), ("HS384", Algorithm::HS384), ("HS512", Algorithm::HS512)];
-    let algorithm = section.need("algorithms", "[\"HS256\"]").and_then(|field| {
-        let items = field.one_or_many();
-        if items.len() != 1 {
-            field.problem("one key is used with one algorithm; name exactly one");
+    let introspects = backend.as_ref().map_or(Introspects::Offered, |b| b.capabilities().introspects);
+    let mode =
+        section.take("mode").and_then(|f| f.word(&[("jwt", Mode::Jwt), ("introspect", Mode::Introspect)]));
+    let asking = section.section("introspect");
+    let rules = opaque(&section, &asking, identity);
+    asking.finish();
+    let mode = match (mode, introspects) {
+        (Some(Mode::Jwt), Introspects::Needed) => {
+            section
+                .problem("mode", "cannot be \"jwt\": this backend's tokens are opaque; write \"introspect\"");
+            return None;
         }
-        items.first().and_then(|item| item.word(&algorithms))
-    });
-    let key = section.need("key", "\"file:/etc/doorkeep/access.key\"").and_then(|f| value::secret(&f));
+        (Some(Mode::Introspect), Introspects::Never) => {
+            section.problem("mode", "cannot be \"introspect\": this backend cannot be asked; write \"jwt\"");
+            return None;
+        }
+        (Some(mode), _) => mode,
+        (None, Introspects::Needed) => Mode::Introspect,
+        (None, Introspects::Never | Introspects::Offered) => Mode::Jwt,
+    };
+    match mode {
+        Mode::Jwt => token(&section, identity).map(|(rules, keys)| (TokenCheck::Signed(rules), keys)),
+        Mode::Introspect => {
+            for key in keys::SETTINGS.into_iter().chain(["issuer", "audience", "expiry"]) {
+                if section.take(key).is_some() {
+                    section.problem(key, "is about signed tokens, and these are asked about; remove it");
+                }
+            }
+            section.finish();
+            Some((TokenCheck::Opaque(rules), KeySettings::default()))
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Jwt,
+    Introspect,
+}
+
+/// How opaque tokens are asked about.
+fn opaque(
+    section: &Section<'_, '_>,
+    asking: &Section<'_, '_>,
+    identity: &Option<IdentitySettings>,
+) -> IntrospectRules {
+    let span = |section: &Section<'_, '_>, key: &str, default: u64| {
+        section.take(key).and_then(|f| value::duration(&f)).unwrap_or(Duration::from_secs(default))
+    };
+    let concurrency = asking.take("concurrency").and_then(|f| f.number()).unwrap_or(64);
+    if concurrency == 0 {
+        asking.problem("concurrency", "is 0: nobody could ever be asked about; write at least 1");
+    }
+    let max_size = section.take("max_size").and_then(|f| value::size(&f)).unwrap_or(8 * 1024);
+    IntrospectRules {
+        cache: span(asking, "cache", 10),
+        timeout: span(asking, "timeout", 3),
+        concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+        leeway: span(section, "leeway", 5),
+        subject: identity.as_ref().map_or_else(String::new, |identity| identity.subject.clone()),
+        session: section.take("session").and_then(|f| f.text()).map(str::to_owned),
+        max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
+        memory: section.take("cache").and_then(|f| value::size(&f)).unwrap_or(64 << 20),
+    }
+}
+
+fn token(
+    section: &Section<'_, '_>,
+    identity: &Option<IdentitySettings>,
+) -> Option<(TokenRules, KeySettings)> {
+    let keys = keys::keys(section);
     let text = |key: &str| section.take(key).and_then(|f| f.text()).map(str::to_owned);
     let rules = TokenRules {
         keys: Vec::new(),
+        algorithms: Vec::new(),
+        supply: Supply::Fixed,
         issuer: text("issuer"),
         audience: section
             .take("audience")
@@ -249,14 +265,10 @@ fn token(session: &Section<'_, '_>, identity: &Option<IdentitySettings>) -> Opti
         cache: section.take("cache").and_then(|f| value::size(&f)).unwrap_or(64 << 20),
     };
     section.finish();
-    let key = key?;
-    let weak = key.expose().len() < 32;
-    let key = VerificationKey {
-        algorithm: algorithm?,
-        key_id: None,
-        key: DecodingKey::from_secret(key.expose().as_bytes()),
-    };
-    Some((TokenRules { keys: vec![key], ..rules }, weak))
+    let mut keys = keys?;
+    let supply = if keys.jwks.is_some() { Supply::Fetched } else { Supply::Fixed };
+    let taken = std::mem::take(&mut keys.keys);
+    Some((TokenRules { keys: taken, algorithms: keys.algorithms.clone(), supply, ..rules }, keys))
 }
 
 pub(super) fn renew(root: &Section<'_, '_>, drain: &DrainSettings) -> RenewSettings {
@@ -276,6 +288,8 @@ pub(super) fn renew(root: &Section<'_, '_>, drain: &DrainSettings) -> RenewSetti
             .and_then(|f| value::size(&f))
             .map_or(64 << 20, |n| usize::try_from(n).unwrap_or(usize::MAX)),
         state_dir: root.take("state_dir").and_then(|f| f.text()).map(PathBuf::from),
+        share: None,
+        admission: admission(&section),
     };
     section.take("ahead");
     section.take("mode");
@@ -286,12 +300,45 @@ pub(super) fn renew(root: &Section<'_, '_>, drain: &DrainSettings) -> RenewSetti
     settings
 }
 
-pub(super) fn login(root: &Section<'_, '_>) -> Option<LoginSettings> {
-    let section = root.section("login");
-    let url = section.need("url", "\"https://id.example.com/login\"").and_then(|f| web_url(&f));
-    let parameter = section.take("parameter").and_then(|f| f.text()).unwrap_or("redirect").to_owned();
+/// What the backend is asked at a time, and when it is spared.
+fn admission(renew: &Section<'_, '_>) -> AdmitRules {
+    let number = |section: &Section<'_, '_>, key: &str, default: u64| {
+        section.take(key).and_then(|f| f.number()).unwrap_or(default)
+    };
+    let whole = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let count = |key: &str, default: u64| {
+        let read = number(renew, key, default);
+        if read == 0 {
+            renew.problem(key, "is 0: nothing could ever be renewed; write at least 1");
+        }
+        usize::try_from(read).unwrap_or(usize::MAX)
+    };
+    let (concurrency, queue) = (count("concurrency", 64), count("queue", 4096));
+    let section = renew.section("strangers");
+    let usual = BucketRules::default();
+    let strangers = BucketRules {
+        burst: whole(number(&section, "burst", usual.burst.into())),
+        per_second: whole(number(&section, "per_second", usual.per_second.into())),
+    };
     section.finish();
-    Some(LoginSettings { url: url?, parameter })
+    let section = renew.section("breaker");
+    let usual = BreakerRules::default();
+    let breaker = BreakerRules {
+        faults: whole(number(&section, "faults", usual.faults.into())),
+        pause: section.take("pause").and_then(|f| value::duration(&f)).unwrap_or(usual.pause),
+        retry_after: section
+            .take("retry_after")
+            .and_then(|f| value::duration(&f))
+            .unwrap_or(usual.retry_after),
+    };
+    if breaker.pause.is_zero() || breaker.pause > LONGEST_PAUSE {
+        section.problem(
+            "pause",
+            "is not between \"1ms\" and \"2s\": a backend that is back has to be found soon",
+        );
+    }
+    section.finish();
+    AdmitRules { concurrency, queue, strangers, breaker }
 }
 
 fn ahead(field: &Field<'_, '_>) -> Option<Ahead> {
@@ -317,8 +364,10 @@ pub(super) fn web_url(field: &Field<'_, '_>) -> Option<Url> {
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
     });
     if url.is_none() {
+        // What it holds may be a password: it is not repeated then.
+        let shown = if text.contains('@') { "this".to_owned() } else { format!("\"{text}\"") };
         field.problem(format!(
-            "\"{text}\" is no URL to use here; write for example \"https://id.example.com/login\""
+            "{shown} is no URL to use here; write for example \"https://id.example.com/login\""
         ));
     }
     url

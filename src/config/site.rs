@@ -1,21 +1,26 @@
 //! The settings of sites, their rules, and what upstreams are told.
 //! In: `[[site]]`, `[identity]`, `[trust]`. Out: their values. Errors: noted problems. I/O: certificate files.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::HeaderName;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::config::backend::BackendSettings;
 use crate::config::read::{Field, Section};
 use crate::config::session::base_url;
 use crate::config::value;
 use crate::dial::Roots;
-use crate::forward::{Authorization, HostRule, TokenHeader, Tunnels, UpstreamSettings};
+use crate::forward::{
+    Authorization, CertificateHeaders, HostRule, Spoken, TokenHeader, Tunnels, UpstreamSettings, folded,
+};
 use crate::need::{Access, Need, Require};
+use crate::outcome::Capabilities;
 use crate::route::{
-    Ambiguous, CacheRule, CookieRule, Csrf, Origin, Pattern, Preflight, Rule, RuleAccess, Site,
-    canonical_host,
+    Ambiguous, CacheRule, CookieRule, Csrf, OnSessionEnd, Origin, Pattern, Preflight, RenewOn401, Rule,
+    RuleAccess, Site, canonical_host,
 };
 
 /// What upstreams are told of a user.
@@ -27,6 +32,8 @@ pub struct IdentitySettings {
     pub headers: Vec<(HeaderName, String)>,
     /// Most bytes of one header's value.
     pub max: usize,
+    /// The headers for what a client's certificate says.
+    pub client: CertificateHeaders,
 }
 
 /// A site and the app behind it.
@@ -36,6 +43,8 @@ pub struct SiteSettings {
     pub site: Site,
     /// The app.
     pub upstream: UpstreamSettings,
+    /// Most bytes of a request body; `None`: the listeners'.
+    pub body: Option<u64>,
 }
 
 pub(super) fn roots(root: &Section<'_, '_>) -> Option<Roots> {
@@ -44,6 +53,7 @@ pub(super) fn roots(root: &Section<'_, '_>) -> Option<Roots> {
         None => Some(Roots::System),
         Some(field) => field.text().and_then(|path| {
             let path = path.strip_prefix("file:").unwrap_or(path);
+            field.reads(path);
             let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
             match read {
                 Ok(certificates) if !certificates.is_empty() => Some(Roots::Only(certificates)),
@@ -64,34 +74,64 @@ pub(super) fn roots(root: &Section<'_, '_>) -> Option<Roots> {
     roots
 }
 
-pub(super) fn identity(root: &Section<'_, '_>) -> Option<IdentitySettings> {
+pub(super) fn identity(
+    root: &Section<'_, '_>,
+    backend: &Option<BackendSettings>,
+) -> Option<IdentitySettings> {
     let section = root.section("identity");
-    let subject = section.take("subject").and_then(|f| f.text()).unwrap_or("userId").to_owned();
+    let usual = backend.as_ref().map_or("userId", BackendSettings::subject);
+    let subject = section.take("subject").and_then(|f| f.text()).unwrap_or(usual).to_owned();
     let max = section.take("max").and_then(|f| value::size(&f)).unwrap_or(4096);
     let table = section.section("headers");
     let mut headers = Vec::new();
     let mut whole = true;
+    // Many apps' servers read names that differ in `-` and `_` alone as one.
+    let mut taken = BTreeSet::new();
+    let mut own = |name: &str| identity_header(name).filter(|header| taken.insert(folded(header.as_str())));
     for (name, field) in table.entries() {
-        let read = HeaderName::from_bytes(name.as_bytes()).ok().filter(|header| {
-            let taken = ["host", "cookie", "content-length", "transfer-encoding", "connection", "upgrade"];
-            !taken.contains(&header.as_str())
-        });
-        match (read, field.text()) {
+        match (own(&name), field.text()) {
             (Some(header), Some(claim)) => headers.push((header, claim.to_owned())),
             (None, _) => {
-                field.problem("is no name for an identity header; write for example \"X-Auth-User\"");
+                field.problem(
+                    "is no name for an identity header of its own; write for example \"X-Auth-User\"",
+                );
                 whole = false;
             }
             (Some(_), None) => whole = false,
         }
     }
     table.finish();
-    section.finish();
     let max = usize::try_from(max).unwrap_or(usize::MAX);
-    whole.then_some(IdentitySettings { subject, headers, max })
+    let client = section.section("client");
+    let mut named = |key: &str| {
+        let field = client.take(key)?;
+        let header = own(field.text()?);
+        if header.is_none() {
+            field.problem(
+                "is no name for an identity header of its own; write for example \"X-Client-Subject\"",
+            );
+            whole = false;
+        }
+        header
+    };
+    let client_headers = CertificateHeaders {
+        subject: named("subject"),
+        names: named("names"),
+        fingerprint: named("fingerprint"),
+        cap: max,
+    };
+    client.finish();
+    section.finish();
+    whole.then_some(IdentitySettings { subject, headers, max, client: client_headers })
 }
 
-pub(super) fn sites(root: &Section<'_, '_>) -> Option<Vec<SiteSettings>> {
+/// A name that an identity header may have.
+fn identity_header(name: &str) -> Option<HeaderName> {
+    let taken = ["host", "cookie", "content-length", "transfer-encoding", "connection", "upgrade"];
+    HeaderName::from_bytes(name.as_bytes()).ok().filter(|header| !taken.contains(&header.as_str()))
+}
+
+pub(super) fn sites(root: &Section<'_, '_>, wire: Option<Capabilities>) -> Option<Vec<SiteSettings>> {
     let fields = root.take("site").map(|f| f.items()).unwrap_or_default();
     if fields.is_empty() {
         root.problem(
@@ -100,7 +140,7 @@ pub(super) fn sites(root: &Section<'_, '_>) -> Option<Vec<SiteSettings>> {
         );
         return None;
     }
-    let read: Vec<Option<SiteSettings>> = fields.iter().map(|field| site(&field.section())).collect();
+    let read: Vec<Option<SiteSettings>> = fields.iter().map(|field| site(&field.section(), wire)).collect();
     let sites: Vec<SiteSettings> = read.into_iter().collect::<Option<_>>()?;
     for (n, (site, field)) in sites.iter().zip(&fields).enumerate() {
         if sites.iter().take(n).any(|earlier| earlier.site.host == site.site.host) {
@@ -110,7 +150,7 @@ pub(super) fn sites(root: &Section<'_, '_>) -> Option<Vec<SiteSettings>> {
     Some(sites)
 }
 
-fn site(section: &Section<'_, '_>) -> Option<SiteSettings> {
+fn site(section: &Section<'_, '_>, wire: Option<Capabilities>) -> Option<SiteSettings> {
     let host = section.need("host", "\"app.example.com\"").and_then(|f| host(&f));
     let origin = section.need("origin", "\"https://app.example.com\"").and_then(|f| origin(&f));
     let csrf = section.take("csrf").and_then(|f| csrf(&f)).unwrap_or(Csrf::CrossSite);
@@ -120,8 +160,14 @@ fn site(section: &Section<'_, '_>) -> Option<SiteSettings> {
     let ambiguous =
         section.take("ambiguous_paths").and_then(|f| f.word(&ambiguous)).unwrap_or(Ambiguous::Refuse);
     let upstream = upstream(section);
+    let body = section.take("body").and_then(|f| value::size(&f));
     let rules = section.take("rule").map(|f| f.items()).unwrap_or_default();
-    let rules: Vec<Option<Rule>> = rules.iter().map(|field| rule(&field.section(), csrf)).collect();
+    // An app that never sees the token refuses nobody because of it.
+    let sees_token = upstream.as_ref().is_some_and(|upstream| upstream.token != TokenHeader::None);
+    let renews = sees_token && wire.is_some_and(|wire| wire.renews_on_401);
+    let on_401 = if renews { RenewOn401::Yes } else { RenewOn401::No };
+    let own = SiteRule { csrf, on_401 };
+    let rules: Vec<Option<Rule>> = rules.iter().map(|field| rule(&field.section(), own)).collect();
     for (n, rule) in rules.iter().enumerate() {
         let earlier = rules.iter().take(n).flatten();
         if let Some(rule) = rule
@@ -130,11 +176,12 @@ fn site(section: &Section<'_, '_>) -> Option<SiteSettings> {
             section.problem("rule", format!("{} has two rules; put them together", rule.pattern.as_str()));
         }
     }
-    let rules = rules.into_iter().collect::<Option<Vec<Rule>>>().map(|rules| with_default(rules, csrf));
+    let rules = rules.into_iter().collect::<Option<Vec<Rule>>>().map(|rules| with_default(rules, own));
     section.finish();
     Some(SiteSettings {
         site: Site { host: host?, origin: origin?, rules: rules?, ambiguous, trusted_origins: trusted? },
         upstream: upstream?,
+        body,
     })
 }
 
@@ -151,6 +198,7 @@ fn upstream(section: &Section<'_, '_>) -> Option<UpstreamSettings> {
         ("bearer", TokenHeader::Bearer),
     ];
     let authorizations = [("strip", Authorization::Strip), ("pass", Authorization::Pass)];
+    let spoken = [("http1", Spoken::Http1), ("http2", Spoken::Http2)];
     let settings = UpstreamSettings {
         servers: Vec::new(),
         connect: span("connect", Duration::from_secs(5)),
@@ -167,6 +215,12 @@ fn upstream(section: &Section<'_, '_>) -> Option<UpstreamSettings> {
             Some(false) => Tunnels::Closed,
             Some(true) | None => Tunnels::Open,
         },
+        spoken: section.take("upstream_protocol").and_then(|f| f.word(&spoken)).unwrap_or(Spoken::Http1),
+    };
+    // A WebSocket begins with an upgrade, which HTTP/2 does not have.
+    let settings = match settings.spoken {
+        Spoken::Http1 => settings,
+        Spoken::Http2 => UpstreamSettings { websocket: Tunnels::Closed, ..settings },
     };
     if settings.authorization == Authorization::Pass && settings.token == TokenHeader::Bearer {
         section.problem("authorization", "\"pass\" and token = \"bearer\" both want this header; choose one");
@@ -186,7 +240,14 @@ fn upstream(section: &Section<'_, '_>) -> Option<UpstreamSettings> {
     Some(UpstreamSettings { servers, ..settings })
 }
 
-fn rule(section: &Section<'_, '_>, site_csrf: Csrf) -> Option<Rule> {
+/// What rules are where they do not say otherwise.
+#[derive(Clone, Copy)]
+struct SiteRule {
+    csrf: Csrf,
+    on_401: RenewOn401,
+}
+
+fn rule(section: &Section<'_, '_>, own: SiteRule) -> Option<Rule> {
     let path = section.need("path", "\"/admin/*\"");
     let pattern = path.as_ref().and_then(|field| match Pattern::parse(field.text()?) {
         Ok(pattern) => Some(pattern),
@@ -205,29 +266,64 @@ fn rule(section: &Section<'_, '_>, site_csrf: Csrf) -> Option<Rule> {
         [("public", None), ("optional", Some(Access::Optional)), ("required", Some(Access::Required))];
     let access = section.take("access").and_then(|f| f.word(&words)).unwrap_or(Some(Access::Required));
     let require = require(&section.section("require"));
-    let csrf = section.take("csrf").and_then(|f| csrf(&f)).unwrap_or(site_csrf);
+    let csrf = section.take("csrf").and_then(|f| csrf(&f)).unwrap_or(own.csrf);
     let preflights = [("answer", Preflight::Answer), ("upstream", Preflight::Upstream)];
     let preflight = section.take("preflight").and_then(|f| f.word(&preflights)).unwrap_or(Preflight::Answer);
     let caches = [("private", CacheRule::Private), ("upstream", CacheRule::Upstream)];
     let cache = section.take("cache").and_then(|f| f.word(&caches)).unwrap_or(CacheRule::Private);
+    let stale = section.take("stale_while_unavailable").and_then(|f| value::duration(&f)).unwrap_or_default();
     let cookies = [("strip", CookieRule::Strip), ("pass", CookieRule::Pass)];
     let cookies = section.take("cookies").and_then(|f| f.word(&cookies)).unwrap_or(CookieRule::Strip);
+    let renew_on_401 = match section.take("renew_on_401").and_then(|f| f.flag()) {
+        None => own.on_401,
+        Some(true) => RenewOn401::Yes,
+        Some(false) => RenewOn401::No,
+    };
+    let on_session_end = on_session_end(section);
+    let digit_body = section.take("digit_body").and_then(|f| value::size(&f));
+    let body = section.take("body").and_then(|f| value::size(&f));
     section.finish();
     let access = match (access, require.is_empty()) {
-        (None, true) => RuleAccess::Public,
+        (None, true) if !stale.is_zero() => {
+            let what = "is about sessions, and this rule is public; remove one of the two";
+            section.problem("stale_while_unavailable", what);
+            return None;
+        }
         (None, false) => {
             section.problem("require", "needs a session, and this rule is public; remove one of the two");
             return None;
         }
-        (Some(access), _) => RuleAccess::Session(Need { access, require }),
+        (None, true) => RuleAccess::Public,
+        (Some(access), _) => RuleAccess::Session(Need { access, require, stale }),
     };
-    Some(Rule { name, pattern: pattern?, access, csrf, preflight, cache, cookies })
+    Some(Rule {
+        name,
+        pattern: pattern?,
+        access,
+        csrf,
+        preflight,
+        cache,
+        cookies,
+        renew_on_401,
+        on_session_end,
+        digit_body,
+        body,
+    })
+}
+
+fn on_session_end(section: &Section<'_, '_>) -> OnSessionEnd {
+    let words = [("close", OnSessionEnd::Close), ("keep", OnSessionEnd::Keep)];
+    section.take("on_session_end").and_then(|f| f.word(&words)).unwrap_or_default()
 }
 
 /// The rule for paths that no other names is the site's own: a session is required, with the site's `csrf`.
-fn with_default(mut rules: Vec<Rule>, csrf: Csrf) -> Vec<Rule> {
+fn with_default(mut rules: Vec<Rule>, own: SiteRule) -> Vec<Rule> {
     if !rules.iter().any(|rule| rule.pattern.is_everything()) {
-        rules.push(Rule { csrf, ..Rule::new("default", Pattern::everything()) });
+        rules.push(Rule {
+            csrf: own.csrf,
+            renew_on_401: own.on_401,
+            ..Rule::new("default", Pattern::everything())
+        });
     }
     rules
 }

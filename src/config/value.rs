@@ -45,13 +45,14 @@ pub(super) fn secret(field: &Field<'_, '_>) -> Option<Secret<String>> {
     let read = if let Some(name) = text.strip_prefix("env:") {
         variable(name).ok_or_else(|| format!("the environment has no variable {name}; set it, or use file:"))
     } else if let Some(path) = text.strip_prefix("file:") {
+        field.reads(path);
         std::fs::read_to_string(path)
             .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
             .map_err(|error| {
                 format!("{path} cannot be read ({error}); create it, readable by this user only")
             })
     } else if text.starts_with(['/', '.']) {
-        Err(format!("looks like a path; write \"file:{text}\", or another secret where it is none"))
+        Err("looks like a path; write \"file:\" before it, or another secret where it is none".to_owned())
     } else {
         Ok(text.to_owned())
     };

@@ -21,7 +21,7 @@ use crate::demo::directory::{Directory, DirectorySettings};
 use crate::demo::event::Narrator;
 use crate::demo::login::{Login, LoginSettings};
 use crate::demo::serve::serve;
-use crate::dial::{Dialer, Roots};
+use crate::dial::{Authorities, Dialer, Roots};
 use crate::server::Life;
 
 /// Longest wait for a connection to the directory.
@@ -148,7 +148,8 @@ pub(super) fn wire(directory: &Url, clock: &Arc<dyn Clock>) -> io::Result<Arc<dy
         app: "doorkeep-demo".to_owned(),
         answers: default_answers(),
     };
-    let dialer = Dialer::new(&Roots::System, CONNECT_TIME).map_err(io::Error::other)?;
+    let authorities = Authorities::new(Roots::System);
+    let dialer = Dialer::new(&authorities, [directory], CONNECT_TIME).map_err(io::Error::other)?;
     Ok(Arc::new(Wire::new(settings, dialer, Arc::clone(clock))))
 }
 

@@ -26,7 +26,7 @@ use crate::demo::html::Markup;
 use crate::demo::login::back::WayBack;
 use crate::demo::people::PEOPLE;
 use crate::secret::Secret;
-use crate::token::TokenSet;
+use crate::token::{Credentials, TokenSet};
 
 const PAGE: &str = include_str!("assets/login.html");
 const STYLE: &str = include_str!("assets/login.css");
@@ -148,13 +148,15 @@ impl Login {
             Err(fault) => return plain(fault.status(), "The form could not be read."),
         };
         let back = self.back.page(form.redirect.as_deref());
-        match tokio::time::timeout(PATIENCE, self.backend.sign_in(&form.name, &form.password)).await {
+        let credentials =
+            Credentials { user: form.name.clone(), password: form.password.clone(), further: Vec::new() };
+        match tokio::time::timeout(PATIENCE, self.backend.sign_in(&credentials)).await {
             Ok(SignIn::Issued(tokens)) => self.send_back(&back, &tokens),
             Ok(SignIn::Refused) => {
                 let why = "Name or password is not right.";
                 self.form(StatusCode::UNAUTHORIZED, &back, &form.name, why)
             }
-            Ok(SignIn::Unavailable(_)) | Err(_) => self.try_later(&back, &form.name),
+            Ok(SignIn::Unavailable(_) | SignIn::NotOffered) | Err(_) => self.try_later(&back, &form.name),
         }
     }
 

@@ -23,4 +23,4 @@ pub use crate::demo::event::{Event, Narrator, Refusal};
 pub use crate::demo::exchange::{Answer, BoxError};
 pub use crate::demo::login::{CookieSettings, Login, LoginSettings};
 pub use crate::demo::people::{PEOPLE, Person};
-pub use crate::demo::run::{DemoError, Options, run};
+pub use crate::demo::run::{DemoError, Options, SignInAt, run};

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,12 +40,27 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 /// What a person can choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Where gateway and login page listen; directory and app stay on loopback.
+    pub listen: IpAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
     /// Port of the gateway; login page, directory and app take the next three.
     pub port: u16,
     /// Life of an access token.
     pub access_life: Duration,
     /// Life of a refresh token.
     pub refresh_life: Duration,
+    /// Where people sign in.
+    pub sign_in: SignInAt,
+}
+
+/// Where people sign in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInAt {
+    /// At the demo's login page, a server of its own.
+    LoginPage,
+    /// At the gateway.
+    Gateway,
 }
 
 /// Why the demo does not run.
@@ -92,11 +107,12 @@ pub enum DemoError {
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), DemoError> {
     let secrets = Secrets::make()?;
     let last = options.port.checked_add(3).ok_or(DemoError::PortTooHigh(options.port))?;
-    let gateway_socket = bind(options.port).await?;
+    let inside = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let gateway_socket = bind(options.listen, options.port).await?;
     let listeners = Listeners {
-        login: bind(options.port.saturating_add(1)).await?,
-        directory: bind(options.port.saturating_add(2)).await?,
-        app: bind(last).await?,
+        login: bind(options.listen, options.port.saturating_add(1)).await?,
+        directory: bind(inside, options.port.saturating_add(2)).await?,
+        app: bind(inside, last).await?,
     };
     let app = Url::parse(&format!("http://localhost:{}/", options.port))?;
     let login = Url::parse(&format!("http://localhost:{}/", options.port.saturating_add(1)))?;
@@ -111,7 +127,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         &life,
     )
     .map_err(DemoError::Counterparts)?;
-    let text = settings_text(&secrets, &app, &login, &counterparts)?;
+    let login = (options.sign_in == SignInAt::LoginPage).then_some(&login);
+    let mut settings = settings(&secrets, &app, login, &counterparts)?;
+    set(&mut settings, &["listen", "admin"], options.admin.to_string().into());
+    let text = settings.to_string();
     let doorkeep = Doorkeep::start_on(gateway_socket, Settings::parse(&text)?, clock).await?;
     greet(&options, &app);
     stop.await;
@@ -169,19 +188,21 @@ fn counterparts(options: &Options, secrets: &Secrets, app: &Url, login: &Url) ->
     }
 }
 
-/// `config/directory.toml` with the demo's addresses and secrets.
-fn settings_text(
+/// `config/directory.toml` with the demo's addresses and secrets. `login`: the login page, where there is one.
+fn settings(
     secrets: &Secrets,
     app: &Url,
-    login: &Url,
+    login: Option<&Url>,
     counterparts: &Counterparts,
-) -> Result<String, DemoError> {
+) -> Result<Table, DemoError> {
     let mut settings: Table = SETTINGS.parse()?;
     settings.insert("secret".into(), Value::String(secrets.gateway.clone()));
-    set(&mut settings, &["listen", "admin"], "127.0.0.1:0".into());
     set(&mut settings, &["session", "cookies", "secure"], false.into());
     set(&mut settings, &["session", "token", "key"], secrets.access.clone().into());
-    set(&mut settings, &["login", "url"], format!("{login}login").into());
+    match login {
+        Some(login) => set(&mut settings, &["login", "url"], format!("{login}login").into()),
+        None => set(&mut settings, &["login"], Table::from_iter([("mode".to_owned(), "form".into())]).into()),
+    }
     set(&mut settings, &["backend", "directory", "url"], counterparts.directory_url().as_str().into());
     if let Some(cookies) = table_at(&mut settings, &["session", "cookies"]) {
         cookies.remove("domain");
@@ -193,7 +214,7 @@ fn settings_text(
         site.insert("origin".into(), app.as_str().trim_end_matches('/').into());
         site.insert("upstream".into(), counterparts.app_url().as_str().into());
     }
-    Ok(settings.to_string())
+    Ok(settings)
 }
 
 fn set(table: &mut Table, path: &[&str], value: Value) {
@@ -208,9 +229,8 @@ fn table_at<'a>(table: &'a mut Table, path: &[&str]) -> Option<&'a mut Table> {
     path.iter().try_fold(table, |table, key| table.get_mut(*key)?.as_table_mut())
 }
 
-async fn bind(port: u16) -> Result<TcpListener, DemoError> {
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(addr).await.map_err(|source| DemoError::Port { port, source })
+async fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, DemoError> {
+    TcpListener::bind((ip, port)).await.map_err(|source| DemoError::Port { port, source })
 }
 
 fn greet(options: &Options, app: &Url) {

@@ -2,7 +2,6 @@
 //! In: a bound listener and a handler. Out: answers on its connections. Errors: none. I/O: sockets.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -12,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::body::ReplyBody;
 use crate::demo::exchange::Answer;
 use crate::meter::Meters;
-use crate::server::{self, ConnectionLimits, Handler, Life};
+use crate::server::{self, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
 
 /// Starts to answer every request on `listener` with `answer`, until `life` says to finish.
 pub(super) fn serve<A, F>(listener: TcpListener, answer: A, life: &Life)
@@ -20,9 +19,10 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
-    let limits = ConnectionLimits { connections: 256, ..ConnectionLimits::default() };
-    let serving = server::serve(listener, Answering(answer), limits, Arc::new(Meters::new()), life.clone());
-    life.tasks.spawn(serving);
+    let limits = ConnectionLimits::default();
+    let hall = Hall::new(Answering(answer), limits, 256, Arc::new(Meters::new()), life.clone());
+    let entrance = Entrance::new(Welcome { hall, tls: None });
+    life.tasks.spawn(server::accept(Door { listener, by: By::Plain }, entrance));
 }
 
 #[derive(Clone)]
@@ -33,7 +33,7 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
-    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Incoming>, _came: &Came) -> Response<ReplyBody> {
         (self.0)(request).await.map(ReplyBody::Own)
     }
 }

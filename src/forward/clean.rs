@@ -74,10 +74,12 @@ pub fn clean(parts: Parts, owned: &OwnedNames, parameters: &OwnedParameters) -> 
     let target = clean_target(uri.path_and_query().ok_or(CleanFault::NoPath)?, parameters)?;
     let trace = Incoming::read(&headers);
     let trailers = trailers(&headers);
+    // Nearly all requests have it, and nothing else that goes.
+    headers.remove(HOST);
     for name in doomed(&headers, owned) {
         headers.remove(name);
     }
-    clean_trailer_names(&mut headers, owned);
+    clean_trailer_names(&mut headers, |name| owned.trailer_is_clean(name));
     Ok(Cleaned { method, target, headers, trace, trailers })
 }
 
@@ -85,7 +87,10 @@ fn clean_target(target: &PathAndQuery, parameters: &OwnedParameters) -> Result<P
     if !target.as_str().starts_with('/') {
         return Err(CleanFault::NoPath);
     }
-    let Some(query) = target.query() else { return Ok(target.clone()) };
+    let Some(query) = target.query() else {
+        // A path that nobody wrote is empty to some who read it, and a slash to others.
+        return Ok(if target.as_str() == "/" { PathAndQuery::from_static("/") } else { target.clone() });
+    };
     let changed = match clean_query(query, parameters.names()) {
         CleanQuery::AsSent => return Ok(target.clone()),
         CleanQuery::Changed(rest) if rest.is_empty() => target.path().to_owned(),
@@ -118,8 +123,11 @@ fn doomed(headers: &HeaderMap, owned: &OwnedNames) -> Vec<HeaderName> {
 }
 
 /// Takes names out of `Trailer` that no trailer may have.
-fn clean_trailer_names(headers: &mut HeaderMap, owned: &OwnedNames) {
-    let clean = |item: &[u8]| HeaderName::from_bytes(item).is_ok_and(|name| owned.trailer_is_clean(&name));
+pub(super) fn clean_trailer_names(headers: &mut HeaderMap, is_clean: impl Fn(&HeaderName) -> bool) {
+    if !headers.contains_key(TRAILER) {
+        return;
+    }
+    let clean = |item: &[u8]| HeaderName::from_bytes(item).is_ok_and(|name| is_clean(&name));
     if headers.get_all(TRAILER).iter().flat_map(items).all(clean) {
         return;
     }
@@ -216,6 +224,15 @@ mod tests {
         assert_eq!(target("/x?token=t"), "/x");
         assert_eq!(target("/x?"), "/x?");
         assert_eq!(target("https://a/x?y=%2e"), "/x?y=%2e");
+    }
+
+    #[test]
+    fn a_path_that_nobody_wrote_is_a_slash() {
+        for target in ["https://a", "https://a#x/y"] {
+            let cleaned = cleaned(target, &[]);
+            let sent = http::Uri::from(cleaned.path_and_query().clone());
+            assert_eq!((sent.path(), cleaned.path_and_query().path()), ("/", "/"), "{target}");
+        }
     }
 
     #[test]

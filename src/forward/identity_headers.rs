@@ -2,18 +2,26 @@
 //! In: verified claims. Out: header lines. Errors: [`HeaderFault`], the request is refused. I/O: none.
 //! Source: RFC 9110 §5.5 (field values); RFC 3986 §2.1 (escapes).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::identity::Identity;
+use crate::certificate::ClientCertificate;
+use crate::identity::{Identity, Told};
 
 /// The headers that tell an upstream who is asking, each with the claim it is filled from.
 #[derive(Clone, Debug)]
 pub struct IdentityHeaders {
     claims: Vec<(HeaderName, String)>,
     cap: usize,
+    /// Tells these settings from others: what was written by others is not taken for theirs.
+    number: u64,
 }
+
+/// How many such settings there have been.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Why an identity cannot be told: what it holds fits in no header. It names the header, never the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +37,8 @@ pub enum HeaderFault {
 impl IdentityHeaders {
     /// Headers, each with the path of its claim, and the most bytes that one value may have once written.
     #[must_use]
-    pub const fn new(claims: Vec<(HeaderName, String)>, cap: usize) -> Self {
-        Self { claims, cap }
+    pub fn new(claims: Vec<(HeaderName, String)>, cap: usize) -> Self {
+        Self { claims, cap, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The headers' names.
@@ -45,22 +53,65 @@ impl IdentityHeaders {
     ///
     /// # Errors
     /// [`HeaderFault`]: the request must not be sent on.
-    pub fn render(&self, identity: &Identity) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
+    pub fn render(&self, identity: &Identity) -> Result<Told, HeaderFault> {
+        identity.told(self.number, || self.write(identity).map(Told::from))
+    }
+
+    fn write(&self, identity: &Identity) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
         let mut lines = Vec::with_capacity(self.claims.len());
         for (name, path) in &self.claims {
-            let Some(text) = identity.claim(path).and_then(write) else { continue };
-            if text.chars().any(char::is_control) {
-                return Err(HeaderFault::Control(name.clone()));
-            }
-            if text.len() > self.cap {
-                return Err(HeaderFault::TooLong(name.clone()));
-            }
-            // What was written is visible ASCII and blanks, but for controls.
-            let value = HeaderValue::try_from(text).ok().ok_or_else(|| HeaderFault::Control(name.clone()))?;
-            lines.push((name.clone(), value));
+            let Some(text) = identity.claim(path).and_then(|claim| written(&claim)) else { continue };
+            lines.push(line(name, text, self.cap)?);
         }
         Ok(lines)
     }
+}
+
+/// The headers that tell an upstream whom a client's certificate is for. Those that are named are set or deleted.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateHeaders {
+    /// Carries its subject (RFC 4514).
+    pub subject: Option<HeaderName>,
+    /// Carries its other names, joined by commas.
+    pub names: Option<HeaderName>,
+    /// Carries its SHA-256.
+    pub fingerprint: Option<HeaderName>,
+    /// Most bytes of one value.
+    pub cap: usize,
+}
+
+impl CertificateHeaders {
+    /// The headers' names.
+    pub fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
+        [&self.subject, &self.names, &self.fingerprint].into_iter().flatten()
+    }
+
+    /// The header lines for a certificate, written as [`IdentityHeaders::render`] writes texts and lists of them.
+    ///
+    /// # Errors
+    /// [`HeaderFault`]: the request must not be sent on.
+    pub fn render(&self, of: &ClientCertificate) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
+        let names: Vec<String> = of.names.iter().map(|name| escaped(name, Place::InList)).collect();
+        let texts = [
+            (&self.subject, escaped(&of.subject, Place::Alone)),
+            (&self.names, names.join(",")),
+            (&self.fingerprint, of.fingerprint.clone()),
+        ];
+        let named = texts.into_iter().filter_map(|(name, text)| Some((name.as_ref()?, text)));
+        named.filter(|(_, text)| !text.is_empty()).map(|(name, text)| line(name, text, self.cap)).collect()
+    }
+}
+
+/// A header line of a text that holds nothing but visible ASCII, blanks, and controls that are refused here.
+fn line(name: &HeaderName, text: String, cap: usize) -> Result<(HeaderName, HeaderValue), HeaderFault> {
+    if text.chars().any(char::is_control) {
+        return Err(HeaderFault::Control(name.clone()));
+    }
+    if text.len() > cap {
+        return Err(HeaderFault::TooLong(name.clone()));
+    }
+    let value = HeaderValue::try_from(text).ok().ok_or_else(|| HeaderFault::Control(name.clone()))?;
+    Ok((name.clone(), value))
 }
 
 /// Where a text stands.
@@ -70,7 +121,7 @@ enum Place {
     InList,
 }
 
-fn write(claim: &Value) -> Option<String> {
+fn written(claim: &Value) -> Option<String> {
     let Value::Array(members) = claim else { return scalar(claim, Place::Alone) };
     let texts: Option<Vec<String>> = members.iter().map(|member| scalar(member, Place::InList)).collect();
     texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join(","))
@@ -87,6 +138,10 @@ fn scalar(claim: &Value, place: Place) -> Option<String> {
 
 /// Controls stay as they are, so that they are found.
 fn escaped(text: &str, place: Place) -> String {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && (byte != b',' || place == Place::Alone);
+    if text.bytes().all(plain) {
+        return text.to_owned();
+    }
     let inner = text.trim_matches(' ');
     let start = text.len() - text.trim_start_matches(' ').len();
     let end = start + inner.len();
@@ -149,6 +204,21 @@ mod tests {
                 assert_eq!(fault, HeaderFault::Control(HeaderName::from_static("x-b")));
                 assert_eq!(fault.to_string(), "the claim for x-b holds a control character");
             }
+        }
+    }
+
+    #[test]
+    fn what_was_written_for_others_is_not_taken() {
+        let claims =
+            serde_json::Map::from_iter([("a".to_owned(), json!("one")), ("b".to_owned(), json!("two"))]);
+        let who = Identity::new("u".into(), None, None, UnixTime::from_secs(1), claims);
+        let settings =
+            |claim: &str| IdentityHeaders::new(vec![(HeaderName::from_static("x-b"), claim.to_owned())], 10);
+        let (one, other) = (settings("a"), settings("b"));
+        for _ in 0..2 {
+            assert_eq!(one.render(&who).expect("lines")[0].1, "one");
+            assert_eq!(other.render(&who).expect("lines")[0].1, "two");
+            assert_eq!(one.clone().render(&who.clone()).expect("lines")[0].1, "one");
         }
     }
 

@@ -15,20 +15,18 @@ pub(super) enum CleanQuery {
     Changed(String),
 }
 
-/// Removes every parameter that any reader would take for one of `owned`. Both `&` and `;` part parameters here.
+/// Removes every parameter that any reader would take for one of `owned`. `&` parts parameters for all readers; `;` does for
+/// some, and to others it is a part of a name.
 pub(super) fn clean_query(query: &str, owned: &NameSet) -> CleanQuery {
-    if owned.is_empty() || !query.split(['&', ';']).any(|piece| is_owned(piece, owned)) {
+    if owned.is_empty() || !query.split('&').any(|piece| is_owned_somewhere(piece, owned)) {
         return CleanQuery::AsSent;
     }
     let mut kept = String::with_capacity(query.len());
     // The separator before the next piece that stays: `&` if any of those it replaces is one.
     let mut before = None;
-    for piece in query.split_inclusive(['&', ';']) {
-        let (text, after) = match piece.strip_suffix('&') {
-            Some(text) => (text, Some('&')),
-            None => piece.strip_suffix(';').map_or((piece, None), |text| (text, Some(';'))),
-        };
-        if is_owned(text, owned) {
+    let pieces = query.split_inclusive('&').flat_map(|piece| parts(piece, owned));
+    for (text, after, stays) in pieces {
+        if !stays {
             if after == Some('&') {
                 before = before.map(|_| '&');
             }
@@ -48,12 +46,43 @@ pub(super) fn clean_query(query: &str, owned: &NameSet) -> CleanQuery {
     CleanQuery::Changed(kept)
 }
 
+/// What stands between two `;` of a piece up to `&`, each with the separator after it, and whether it stays.
+fn parts<'q>(piece: &'q str, owned: &NameSet) -> Vec<(&'q str, Option<char>, bool)> {
+    let (whole, last) = piece.strip_suffix('&').map_or((piece, None), |whole| (whole, Some('&')));
+    let mut parts: Vec<(&str, Option<char>, bool)> = whole
+        .split_inclusive(';')
+        .map(|part| part.strip_suffix(';').map_or((part, last), |text| (text, Some(';'))))
+        .map(|(text, after)| (text, after, !is_owned(text, owned)))
+        .collect();
+    // What ends with `;`, or is empty, has an empty part before `&`.
+    if last.is_some() && parts.last().is_none_or(|(_, after, _)| *after != last) {
+        parts.push(("", last, true));
+    }
+    // What is left of it may still be ours to those who take `;` for a part of the name.
+    let separator = |after| if after == Some(';') { ";" } else { "" };
+    let left =
+        parts.iter().filter(|(_, _, stays)| *stays).flat_map(|(text, after, _)| [*text, separator(*after)]);
+    let left: String = left.collect();
+    if left.contains(';') && is_owned(&left, owned) {
+        parts.iter_mut().for_each(|(_, _, stays)| *stays = false);
+    }
+    parts
+}
+
+/// Whether any reader finds an owned parameter between two `&`.
+fn is_owned_somewhere(piece: &str, owned: &NameSet) -> bool {
+    is_owned(piece, owned) || (piece.contains(';') && piece.split(';').any(|part| is_owned(part, owned)))
+}
+
 /// Whether any reader takes this piece for an owned parameter.
 fn is_owned(piece: &str, owned: &NameSet) -> bool {
-    let name = piece.split('=').next().unwrap_or_default();
-    let decoded = decode(name.as_bytes());
-    // PHP ends a name at NUL.
-    let name = decoded.split(|b| *b == 0).next().unwrap_or_default();
+    let decoded = decode(piece.split('=').next().unwrap_or_default().as_bytes());
+    // PHP ends a name at NUL; to others it is a byte of the name like any other.
+    let ended = decoded.split(|b| *b == 0).next().unwrap_or_default();
+    is_owned_name(ended, owned) || (ended.len() < decoded.len() && is_owned_name(&decoded, owned))
+}
+
+fn is_owned_name(name: &[u8], owned: &NameSet) -> bool {
     // `x[..]` is a member of `x`; Rack and `qs` find `x` in `[x]` too.
     let is_bracket = |b: &u8| matches!(b, b'[' | b']');
     let start = name.iter().position(|b| !is_bracket(b) && !b.is_ascii_whitespace() && *b != 0x0b);
@@ -136,6 +165,7 @@ mod tests {
             "%20%09token=1",
             "token%20=1",
             "token%00x=1",
+            "role%00x=1",
             "access[token=1",
             "access%5btoken=1",
             "role-key=1",
@@ -143,6 +173,10 @@ mod tests {
             "tenant-code[x]=1",
             "session%2Did=1",
             "Organization-Code=1",
+            "role;key=1",
+            "role;=7",
+            "role;",
+            "tenant;a;b=1",
         ] {
             assert_eq!(cleaned(&format!("a=1&{piece}&b=2")), "a=1&b=2", "{piece}");
             assert_eq!(cleaned(piece), "", "{piece}");
@@ -159,6 +193,7 @@ mod tests {
             "a=1&&b=2;;c",
             "tokens=1",
             "a[token]=1",
+            "access]token=1",
             "role=1",
             "role[key]=1",
             "x-token=1",
@@ -172,6 +207,8 @@ mod tests {
             "a=%00token",
             "token.x=1",
             "accesstoken=1",
+            "roles;key=1",
+            "a;b=role_key",
             "?a",
         ] {
             assert_eq!(
@@ -195,6 +232,7 @@ mod tests {
             ("a&&token&&b", "a&&&b"),
             ("token&token;token", ""),
             ("a=x;token=1&token=2;b=y", "a=x&b=y"),
+            ("access;token=1", "access"),
             ("&token", ""),
         ] {
             assert_eq!(cleaned(query), wanted, "{query}");

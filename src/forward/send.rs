@@ -2,21 +2,29 @@
 //! In: [`Outbound`], the only form in which a request can get here. Out: the answer. Errors: [`ForwardError`]. I/O: sockets.
 //! Source: RFC 9110 §7.6.1 (connection-specific fields), §9.2.2 (what may be sent again: nothing is, once a byte is out).
 
-use std::sync::Arc;
+use std::ops::DerefMut;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Sleep;
 use url::Url;
 
-use crate::body::{BodyLimits, Early, Limited, Progress, ReplyBody};
-use crate::dial::{Dialer, Roots, RootsError};
+use crate::body::{BodyLimits, Early, Lease, Limited, Progress, ReplyBody, TrailerLimits};
+use crate::clock::Deadline;
+use crate::dial::{Authorities, Dialer, RootsError};
+use crate::forward::clean::clean_trailer_names;
+use crate::forward::http1::{Answered, Http1Client, Http1Fault};
+use crate::forward::http2::{Http2Client, Http2Fault};
 use crate::forward::names::Authorization;
 use crate::forward::outbound::Outbound;
 
@@ -39,8 +47,19 @@ pub struct UpstreamSettings {
     pub token: TokenHeader,
     /// What becomes of a client's `Authorization`.
     pub authorization: Authorization,
-    /// Whether WebSocket tunnels are opened to it.
+    /// Whether WebSocket tunnels are opened to it: by HTTP/1.1 only.
     pub websocket: Tunnels,
+    /// What it speaks.
+    pub spoken: Spoken,
+}
+
+/// What is spoken with an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN where its servers are `https://`, else without asking (RFC 9113 §3.3).
+    Http2,
 }
 
 /// Whether a client's WebSocket handshake goes on as one.
@@ -84,12 +103,12 @@ pub enum TokenHeader {
 /// Why an app gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// No connection.
-    #[error("no connection to the upstream")]
-    Connect(#[source] hyper_util::client::legacy::Error),
-    /// The connection broke, or what came back is no HTTP.
-    #[error("the upstream broke off")]
-    Broken(#[source] hyper_util::client::legacy::Error),
+    /// No answer by HTTP/1.1.
+    #[error("no answer by HTTP/1.1")]
+    Http1(#[from] Http1Fault),
+    /// No answer by HTTP/2.
+    #[error("no answer by HTTP/2")]
+    Http2(#[from] Http2Fault),
     /// An answer that was not asked for, such as a protocol switch.
     #[error("the upstream answered {0}, which was not asked for")]
     Unasked(StatusCode),
@@ -101,14 +120,55 @@ pub enum ForwardError {
     Body(Early),
 }
 
+/// Whether a request asks to switch to another protocol.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedToSwitch {
+    Yes,
+    No,
+}
+
 /// A way to an app, with its pool of connections.
 #[derive(Debug)]
 pub struct Upstream {
     servers: Vec<Server>,
     next: AtomicUsize,
-    client: Client<Dialer, Limited>,
+    client: Client,
     head: Duration,
+    patience: Patience,
     limits: BodyLimits,
+}
+
+/// Timers of answers that came in time. To move one that waits costs next to nothing, and to make one does not.
+#[derive(Debug, Default)]
+struct Patience(Mutex<Vec<Pin<Box<Sleep>>>>);
+
+/// Most timers that are kept.
+const MOST_TIMERS: usize = 1024;
+
+impl Patience {
+    fn take(&self, until: Deadline) -> Pin<Box<Sleep>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept {
+            Some(mut timer) => {
+                until.set(timer.as_mut());
+                timer
+            }
+            None => Box::pin(until.sleep()),
+        }
+    }
+
+    fn put(&self, timer: Pin<Box<Sleep>>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < MOST_TIMERS {
+            kept.push(timer);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Client {
+    Http1(Http1Client),
+    Http2(Box<Http2Client>),
 }
 
 #[derive(Debug)]
@@ -118,25 +178,48 @@ struct Server {
 }
 
 impl Upstream {
-    /// A way to the app's servers.
+    /// A way to the app's servers, whose answers have trailers under these limits.
     ///
     /// # Errors
     /// [`RootsError`] where no certificate authority can be used.
-    pub fn new(settings: &UpstreamSettings, roots: &Roots) -> Result<Self, RootsError> {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(settings.pool_idle)
-            .pool_timer(TokioTimer::new())
-            .http1_max_headers(200)
-            .build(Dialer::new(roots, settings.connect)?);
+    pub fn new(
+        settings: &UpstreamSettings,
+        trailer_limits: TrailerLimits,
+        authorities: &Authorities,
+    ) -> Result<Self, RootsError> {
+        let servers: Vec<Server> = settings.servers.iter().filter_map(Server::of).collect();
+        let client = match settings.spoken {
+            Spoken::Http1 => {
+                let dialer = Dialer::new(authorities, &settings.servers, settings.connect)?;
+                let uris = servers.iter().map(|server| server.uri(&Uri::from_static("/")));
+                Client::Http1(Http1Client::new(dialer, uris, settings.pool_idle))
+            }
+            Spoken::Http2 => {
+                let dialer = Dialer::for_http2(authorities, &settings.servers, settings.connect)?;
+                let names = servers.iter().map(|server| server.authority.clone());
+                Client::Http2(Box::new(Http2Client::new(dialer, names)))
+            }
+        };
+        // The limits go with each answer's body: what carries the body lives as long as it.
+        let hold = match &client {
+            Client::Http2(client) => Some(client.hold()),
+            Client::Http1(_) => None,
+        };
+        let trailers = move |name: &HeaderName| {
+            let _held = &hold;
+            answer_trailer_is_clean(name)
+        };
         Ok(Self {
-            servers: settings.servers.iter().filter_map(Server::of).collect(),
+            servers,
             next: AtomicUsize::new(0),
             client,
             head: settings.head,
+            patience: Patience::default(),
             limits: BodyLimits {
                 idle: settings.idle,
                 size: u64::MAX,
-                trailers: Arc::new(answer_trailer_is_clean),
+                trailers: Arc::new(trailers),
+                trailer_limits,
             },
         })
     }
@@ -147,71 +230,115 @@ impl Upstream {
     /// [`ForwardError`]; nothing is sent a second time once a byte of it is out.
     pub async fn send(&self, outbound: Outbound<Limited>, host: HostRule) -> Result<Answer, ForwardError> {
         let mut request = outbound.into_request();
-        let asked_to_switch = request.headers().contains_key(UPGRADE);
-        let progress = request.body().progress();
-        if let Some(server) = self.server() {
-            *request.uri_mut() = server.uri(request.uri());
-            if host == HostRule::Upstream
-                && let Ok(value) = HeaderValue::from_str(server.authority.as_str())
-            {
-                request.headers_mut().insert(HOST, value);
+        let progress = request.body_mut().progress();
+        let (place, server) = self.server();
+        if host == HostRule::Upstream
+            && let Some(server) = server
+            && let Ok(value) = HeaderValue::from_str(server.authority.as_str())
+        {
+            request.headers_mut().insert(HOST, value);
+        }
+        let asked = match request.headers().contains_key(UPGRADE) {
+            true => AskedToSwitch::Yes,
+            false => AskedToSwitch::No,
+        };
+        let early = || progress.as_ref().and_then(|progress| progress.fault());
+        match &self.client {
+            Client::Http2(client) => {
+                if let Some(server) = server {
+                    *request.uri_mut() = server.uri(request.uri());
+                }
+                let answer = Box::pin(client.request(request));
+                match (self.head_of(answer, progress.as_deref()).await?, early()) {
+                    (Ok(response), _) => Ok(Answer { response: self.reply(response, None), switched: None }),
+                    (Err(fault), Some(early)) if !fault.is_connect() => Err(ForwardError::Body(early)),
+                    (Err(fault), _) => Err(fault.into()),
+                }
+            }
+            Client::Http1(client) => {
+                *request.version_mut() = Version::HTTP_11;
+                let answer = pin!(client.request(place, request));
+                match (self.head_of(answer, progress.as_deref()).await?, early()) {
+                    (Ok(answered), _) => self.answered(answered, asked),
+                    (Err(Http1Fault::Broken(_)), Some(early)) => Err(ForwardError::Body(early)),
+                    (Err(fault), _) => Err(fault.into()),
+                }
             }
         }
-        *request.version_mut() = Version::HTTP_11;
-        let answer = self.client.request(request);
-        match self.head_of(answer, &progress).await? {
-            Ok(mut response) if asked_to_switch && has_switched(&response) => {
-                let switched = Some(hyper::upgrade::on(&mut response));
-                let mut response = self.reply(response).map(|_no_body| ReplyBody::empty());
-                let headers = response.headers_mut();
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                Ok(Answer { response, switched })
-            }
-            Ok(response) if response.status().is_informational() => {
-                Err(ForwardError::Unasked(response.status()))
-            }
-            Ok(response) => Ok(Answer { response: self.reply(response), switched: None }),
-            Err(error) => Err(match progress.fault() {
-                Some(early) => ForwardError::Body(early),
-                None if error.is_connect() => ForwardError::Connect(error),
-                None => ForwardError::Broken(error),
-            }),
+    }
+
+    /// An answer by HTTP/1.1, which may be a switch to another protocol.
+    fn answered(
+        &self,
+        (mut response, lease): Answered,
+        asked: AskedToSwitch,
+    ) -> Result<Answer, ForwardError> {
+        if asked == AskedToSwitch::Yes && has_switched(&response) {
+            let switched = Some(hyper::upgrade::on(&mut response));
+            let mut response = self.reply(response, None).map(|_no_body| ReplyBody::empty());
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            return Ok(Answer { response, switched });
         }
+        if response.status().is_informational() {
+            return Err(ForwardError::Unasked(response.status()));
+        }
+        Ok(Answer { response: self.reply(response, Some(lease)), switched: None })
     }
 
     /// The answer's head, given up once nothing has moved for `head`: neither the request's body nor an answer.
     async fn head_of<T>(
         &self,
-        answer: impl Future<Output = T>,
-        progress: &Arc<Progress>,
+        mut answer: Pin<impl DerefMut<Target: Future<Output = T>>>,
+        progress: Option<&Progress>,
     ) -> Result<T, ForwardError> {
-        tokio::pin!(answer);
-        loop {
-            let before = progress.count();
-            match tokio::time::timeout(self.head, answer.as_mut()).await {
-                Ok(answer) => return Ok(answer),
-                Err(_elapsed) if progress.count() > before => {}
-                Err(_elapsed) => return Err(ForwardError::HeadTimeout),
+        let count = || progress.map_or(0, Progress::count);
+        let mut before = count();
+        let mut timer = self.patience.take(Deadline::after(self.head));
+        let answer = std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                ready!(timer.as_mut().poll(cx));
+                let now = count();
+                if now == before {
+                    return Poll::Ready(None);
+                }
+                before = now;
+                Deadline::after(self.head).set(timer.as_mut());
             }
-        }
+        })
+        .await;
+        self.patience.put(timer);
+        answer.ok_or(ForwardError::HeadTimeout)
     }
 
-    fn reply(&self, response: Response<Incoming>) -> Response<ReplyBody> {
+    fn reply(&self, response: Response<Incoming>, lease: Option<Box<dyn Lease>>) -> Response<ReplyBody> {
         let (mut head, body) = response.into_parts();
         // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
         }
         drop_hop_by_hop(&mut head.headers);
+        // What is named here passes to clients of HTTP/1.1, and nothing else (RFC 9110 §6.6.2).
+        clean_trailer_names(&mut head.headers, answer_trailer_is_clean);
         head.version = Version::HTTP_11;
         head.extensions.clear();
-        Response::from_parts(head, ReplyBody::Upstream(Limited::new(body, self.limits.clone())))
+        let body = Limited::new(body, self.limits.clone());
+        let body = match lease {
+            Some(lease) => body.leased(lease),
+            None => body,
+        };
+        Response::from_parts(head, ReplyBody::Upstream(body))
     }
 
-    fn server(&self) -> Option<&Server> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.servers.get(turn.checked_rem(self.servers.len())?)
+    /// The server whose turn it is, and its place.
+    fn server(&self) -> (usize, Option<&Server>) {
+        let turn = if self.servers.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let place = turn.checked_rem(self.servers.len()).unwrap_or_default();
+        (place, self.servers.get(place))
     }
 }
 
@@ -237,8 +364,28 @@ impl Server {
     }
 }
 
-/// Removes what is between this gateway and the upstream alone (RFC 9110 §7.6.1).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
+
+/// Fields that are between this gateway and the upstream alone (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHENTICATION_INFO,
+];
+
+/// Removes what is between this gateway and the upstream alone, and what `Connection` names.
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    // Most answers have none of these: their names are looked at before anything is looked for.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -246,13 +393,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .filter(|name| *name != CONTENT_LENGTH)
         .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authentication-info"] {
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }

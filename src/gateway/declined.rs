@@ -32,20 +32,27 @@ impl Gateway {
                 reader,
             ),
             Decline::Unavailable(fault) => {
-                tracing::debug!(%fault, request_id = asked.request_id, "no decision about a session");
-                let after = match fault {
-                    BackendFault::HeldBack { until } => until.since(self.0.clock.now()),
-                    BackendFault::Connect
-                    | BackendFault::NoDecision { .. }
-                    | BackendFault::ClientRejected { .. }
-                    | BackendFault::Lost(_)
-                    | BackendFault::Slow
-                    | BackendFault::Busy
-                    | BackendFault::Unverifiable { .. }
-                    | BackendFault::Internal => RETRY_AFTER,
-                };
-                reply::unavailable(after, reader)
+                tracing::debug!(%fault, request_id = &*asked.request_id, "no decision about a session");
+                reply::unavailable(self.again(&fault), reader)
             }
+        }
+    }
+
+    /// When it is worth coming again.
+    pub(super) fn again(&self, fault: &BackendFault) -> Duration {
+        match fault {
+            BackendFault::HeldBack { until } => until.since(self.0.clock.now()),
+            BackendFault::Resting { after } => after.saturating_add(Duration::from_millis(999)),
+            BackendFault::NoDecision { retry_after, .. } => retry_after.unwrap_or(RETRY_AFTER),
+            BackendFault::Connect
+            | BackendFault::ClientRejected { .. }
+            | BackendFault::Lost(_)
+            | BackendFault::Slow
+            | BackendFault::Busy
+            | BackendFault::ShareAway
+            | BackendFault::Unverifiable { .. }
+            | BackendFault::Unusable { .. }
+            | BackendFault::Internal => RETRY_AFTER,
         }
     }
 
@@ -56,8 +63,9 @@ impl Gateway {
         returns: Option<&str>,
     ) -> Response<ReplyBody> {
         let reader = asked.reader();
+        let url = self.0.login.for_page(asked.route.site.origin.as_str(), asked.page());
         if asked.asker != Asker::Navigation {
-            return reply::login(&self.0.login, reader);
+            return reply::login(&url, reader);
         }
         let carrier = &self.0.sessions.carrier;
         let page = self.0.sessions.policy.keys.digest(&["page", asked.page()]);
@@ -66,12 +74,12 @@ impl Gateway {
         let (mut response, line) = if count.is_loop() {
             tracing::warn!(
                 ?reason,
-                request_id = asked.request_id,
+                request_id = &*asked.request_id,
                 "a browser keeps coming back from the login without a session"
             );
-            (reply::login_loop(&self.0.login, reason, reader), carrier.returns(None))
+            (reply::login_loop(&url, reason, reader), carrier.returns(None))
         } else {
-            let response = reply::login(&self.0.login, reader);
+            let response = reply::login(&url, reader);
             (response, carrier.returns(Some(&count.next().to_string())))
         };
         response.headers_mut().extend(line.map(|line| (SET_COOKIE, line)));

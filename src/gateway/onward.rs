@@ -3,23 +3,36 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::asker::Asker;
-use crate::body::{Early, Limited, ReplyBody};
+use crate::body::{BodyLimits, Early, Limited, ReplyBody};
 use crate::forward::{
     Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Tunnels, Via, clean,
     tunnel,
 };
+use crate::gateway::bound::{Admitted, parting};
 use crate::gateway::{App, Asked, Gateway, malformed};
+use crate::identity::Told;
+use crate::renew::Bond;
 use crate::reply;
 use crate::route::{CookieRule, RuleAccess};
 use crate::session::cookies;
 use crate::text::with_causes;
 use crate::verdict::Caller;
+
+const X_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
+
+/// A header line.
+type Line = (HeaderName, HeaderValue);
+
+/// The client's end of a tunnel that may come, and what ends it.
+type ClientEnd = (OnUpgrade, Option<Bond>);
 
 impl Gateway {
     /// Step 6: cleans the request, says who asks, and sends it.
@@ -27,7 +40,7 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         mut request: Request<Incoming>,
-        caller: &Caller,
+        admitted: Admitted<'_>,
     ) -> Response<ReplyBody> {
         let Some(app) = self.0.apps.get(asked.route.index) else {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
@@ -37,86 +50,131 @@ impl Gateway {
         let handshake = asked.asker == Asker::WebSocket
             && request.method() == Method::GET
             && request.body().is_end_stream();
-        let client = (handshake && app.websocket == Tunnels::Open).then(|| hyper::upgrade::on(&mut request));
-        let (mut head, body) = request.into_parts();
-        if declared_length(&head).is_some_and(|length| length > app.body.size) {
+        let client = (handshake && app.websocket == Tunnels::Open)
+            .then(|| (hyper::upgrade::on(&mut request), self.bond(asked, admitted)));
+        let (head, body) = request.into_parts();
+        let size = asked.route.rule.body.unwrap_or(app.body.size);
+        if declared_length(&head).is_some_and(|length| length > size) {
             return too_large(asked);
         }
+        let body = Limited::new(body, BodyLimits { size, ..app.body.clone() });
+        self.send(asked, app, (head, body, client), admitted.caller).await
+    }
+
+    /// The same for a head alone, whose body has gone before or never was.
+    pub(super) async fn forward_head(
+        &self,
+        asked: &Asked<'_>,
+        head: Parts,
+        caller: &Caller,
+    ) -> Response<ReplyBody> {
+        let Some(app) = self.0.apps.get(asked.route.index) else {
+            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
+        };
+        let body = Limited::whole(Bytes::new(), app.body.clone());
+        self.send(asked, app, (head, body, None), caller).await
+    }
+
+    async fn send(
+        &self,
+        asked: &Asked<'_>,
+        app: &App,
+        (mut head, body, client): (Parts, Limited, Option<ClientEnd>),
+        caller: &Caller,
+    ) -> Response<ReplyBody> {
         // An app that may see session cookies still sees none of a session that was set aside.
         let set_aside =
             matches!(asked.route.rule.access, RuleAccess::Session(_)) && *caller == Caller::Anonymous;
         if asked.route.rule.cookies == CookieRule::Strip || set_aside {
             cookies::strip(&mut head.headers, self.0.sessions.carrier.names());
+        } else if let Caller::Known(_, access) = caller {
+            cookies::bring_up_to_date(&mut head.headers, self.0.sessions.carrier.names(), access);
         }
-        let told = match self.told(app, caller) {
+        let (told, lines) = match self.told(asked, app, caller) {
             Ok(told) => told,
             Err(fault) => {
-                tracing::warn!(%fault, request_id = asked.request_id, "a user cannot be named to the upstream");
+                tracing::warn!(%fault, request_id = &*asked.request_id, "a user cannot be named to the upstream");
                 return reply::forbidden(
                     "Your account cannot be passed on to this application.",
                     asked.reader(),
                 );
             }
         };
-        let body = Limited::new(body, app.body.clone());
+        let body = match self.is_screened(asked, &head) {
+            false => body,
+            true => match Box::pin(self.screened(asked, app, (&mut head, body), caller)).await {
+                Ok(body) => body,
+                Err(answer) => return *answer,
+            },
+        };
         let cleaned = match clean(head, &app.owned, &app.parameters) {
             Ok(cleaned) => cleaned,
             Err(fault) => return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id),
         };
-        let outbound = cleaned.for_caller(told, &via(asked, app), body);
+        let told = told.iter().flat_map(|told| told.iter().cloned());
+        let outbound = cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app), body);
         let outbound = if client.is_some() { outbound.as_websocket() } else { outbound };
         match app.upstream.send(outbound, app.host).await {
-            Ok(Answer { response, switched }) => {
+            Ok(Answer { mut response, switched }) => {
                 if let (Some(client), Some(app_end)) = (client, switched) {
                     self.open_tunnel(client, app_end, app.tunnel_idle);
                 }
-                self.returned(asked, response)
+                self.returned(asked, &mut response);
+                response
             }
             Err(error) => failed(asked, &error),
         }
     }
 
     /// Lets a tunnel run as a task that the drain waits for, and ends at its limit.
-    fn open_tunnel(&self, client: OnUpgrade, app: OnUpgrade, idle: Duration) {
+    fn open_tunnel(&self, (client, bond): ClientEnd, app: OnUpgrade, idle: Duration) {
         let cut = self.0.life.cut.clone();
+        let over = parting(bond, self.0.life.clone());
         self.0.life.tasks.spawn(async move {
             tokio::select! {
-                () = tunnel(client, app, idle) => {}
+                () = tunnel(client, app, idle, over) => {}
                 () = cut.cancelled() => {}
             }
         });
     }
 
-    /// The headers that name the caller, and hand on the access token where the app wants it.
-    fn told(&self, app: &App, caller: &Caller) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
-        let Caller::Known(identity, access) = caller else { return Ok(Vec::new()) };
-        let mut told = self.0.identity.render(identity)?;
-        let (name, text) = match app.token {
-            TokenHeader::None => return Ok(told),
-            TokenHeader::XAccessToken => {
-                (HeaderName::from_static("x-access-token"), access.expose().to_owned())
+    /// The headers that name the caller, those about the client's certificate, and the one that hands on the access token where
+    /// the app wants it.
+    fn told(
+        &self,
+        asked: &Asked<'_>,
+        app: &App,
+        caller: &Caller,
+    ) -> Result<(Option<Told>, Vec<Line>), HeaderFault> {
+        let shown = asked.certificate.as_ref().map(|shown| self.0.certificate_headers.render(shown));
+        let mut lines = shown.transpose()?.unwrap_or_default();
+        let Caller::Known(identity, access) = caller else { return Ok((None, lines)) };
+        let told = self.0.identity.render(identity)?;
+        let (name, value) = match app.token {
+            TokenHeader::None => return Ok((Some(told), lines)),
+            TokenHeader::XAccessToken => (X_ACCESS_TOKEN, HeaderValue::from_str(access.expose())),
+            TokenHeader::Bearer => {
+                (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", access.expose())))
             }
-            TokenHeader::Bearer => (http::header::AUTHORIZATION, format!("Bearer {}", access.expose())),
         };
-        if let Ok(mut value) = HeaderValue::try_from(text) {
+        if let Ok(mut value) = value {
             value.set_sensitive(true);
-            told.push((name, value));
+            lines.push((name, value));
         }
-        Ok(told)
+        Ok((Some(told), lines))
     }
 
     /// The upstream's answer, without cookies that are ours to set.
-    fn returned(&self, asked: &Asked<'_>, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    fn returned(&self, asked: &Asked<'_>, response: &mut Response<ReplyBody>) {
         let names = self.0.sessions.carrier.names();
         if asked.route.rule.cookies == CookieRule::Strip {
             reply::drop_own_cookies(response.headers_mut(), |name| names.owns(name));
         }
-        response
     }
 }
 
 /// How the request came, as the upstream is told.
-fn via(asked: &Asked<'_>, app: &App) -> Via {
+fn via<'a>(asked: &Asked<'_>, app: &'a App) -> Via<'a> {
     let (peer_ip, earlier) = match asked.hops.proxies.split_last() {
         None => (asked.hops.client, None),
         Some((peer, between)) => {
@@ -124,34 +182,39 @@ fn via(asked: &Asked<'_>, app: &App) -> Via {
             (*peer, Some(ForwardedChain::new(chain)))
         }
     };
-    let (scheme, authority) = app.seen_as.clone();
     let (trace_id, span_id) = asked.trace;
     Via {
         client_ip: asked.hops.client,
         peer_ip,
         earlier,
-        scheme,
-        authority,
-        port: asked.route.site.origin.port(),
-        request_id: HeaderValue::from_str(&asked.request_id).unwrap_or_else(|_| HeaderValue::from_static("")),
+        seen_as: &app.seen_as,
+        request_id: asked.request_id.value(),
         trace: NewTrace { trace_id, span_id, sampled: Sampled::No },
     }
 }
 
-fn declared_length(head: &http::request::Parts) -> Option<u64> {
+fn declared_length(head: &Parts) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large(asked: &Asked<'_>) -> Response<ReplyBody> {
+pub(super) fn too_large(asked: &Asked<'_>) -> Response<ReplyBody> {
     let detail = "The request's body is larger than this server takes.";
     let mut response = reply::plain(StatusCode::PAYLOAD_TOO_LARGE, "Too large", detail, asked.reader());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-fn failed(asked: &Asked<'_>, error: &ForwardError) -> Response<ReplyBody> {
+pub(super) fn failed(asked: &Asked<'_>, error: &ForwardError) -> Response<ReplyBody> {
     let (status, title, detail) = match error {
         ForwardError::Body(Early::TooLarge) => return too_large(asked),
+        ForwardError::Body(Early::Trailers) => {
+            let (status, detail) =
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Too much comes after the request's body.");
+            return malformed(status, detail, &asked.request_id);
+        }
+        ForwardError::Body(Early::Malformed) => {
+            return malformed(StatusCode::BAD_REQUEST, "The request's body is malformed.", &asked.request_id);
+        }
         ForwardError::Body(Early::Stalled | Early::Cut) => (
             StatusCode::REQUEST_TIMEOUT,
             "Request incomplete",
@@ -162,13 +225,13 @@ fn failed(asked: &Asked<'_>, error: &ForwardError) -> Response<ReplyBody> {
             "No answer in time",
             "The application behind this site takes too long.",
         ),
-        ForwardError::Connect(_) | ForwardError::Broken(_) | ForwardError::Unasked(_) => {
+        ForwardError::Http1(_) | ForwardError::Http2(_) | ForwardError::Unasked(_) => {
             (StatusCode::BAD_GATEWAY, "No answer", "The application behind this site cannot be reached.")
         }
     };
     if status.is_server_error() {
         let cause = with_causes(error);
-        tracing::warn!(cause, request_id = asked.request_id, site = asked.route.site.host, "upstream");
+        tracing::warn!(cause, request_id = &*asked.request_id, site = asked.route.site.host, "upstream");
     }
     reply::plain(status, title, detail, asked.reader())
 }

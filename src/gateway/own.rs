@@ -1,4 +1,4 @@
-//! The paths that the gateway answers itself, on every site: `POST /.doorkeep/sign-out`.
+//! The paths that the gateway answers itself, on every site: `POST /.doorkeep/sign-out`, and its own sign-in page.
 //! In: a request below `/.doorkeep/`. Out: a response. Errors: none. I/O: the session backend.
 
 use std::time::Duration;
@@ -9,12 +9,13 @@ use hyper::body::Incoming;
 
 use crate::access_log::Visit;
 use crate::body::ReplyBody;
-use crate::gateway::declined;
 use crate::gateway::{Asked, Gateway};
 use crate::outcome::{Revocation, TokenState};
+use crate::peer::Through;
 use crate::renew::Liveness;
 use crate::reply;
 use crate::route::{CrossSite, Csrf, cross_site, return_target};
+use crate::server::By;
 use crate::session::cookies::Presented;
 use crate::token::Ending;
 
@@ -22,55 +23,74 @@ use crate::token::Ending;
 const TIME_TO_REVOKE: Duration = Duration::from_secs(10);
 
 /// Where they begin.
-const OWN_PATHS: &str = "/.doorkeep/";
+pub(super) const OWN_PATHS: &str = "/.doorkeep/";
+
+/// Whether a request is for the gateway itself.
+pub(super) fn is_own(asked: &Asked<'_>) -> bool {
+    asked.target.path().starts_with(OWN_PATHS)
+}
 
 impl Gateway {
     /// Requests for the gateway itself.
     pub(super) async fn answer_own(
         &self,
         asked: &Asked<'_>,
-        request: &Request<Incoming>,
-        visit: &mut Visit,
-    ) -> Option<Response<ReplyBody>> {
-        if !asked.target.path().starts_with(OWN_PATHS) {
-            return None;
+        request: Request<Incoming>,
+        visit: &mut Visit<'_>,
+    ) -> Response<ReplyBody> {
+        if asked.target.path() == reply::SIGN_IN_PATH
+            && let Some(desk) = &self.0.desk
+        {
+            return self.sign_in_page(desk, asked, request, visit).await;
         }
         if asked.target.path() != "/.doorkeep/sign-out" {
-            return Some(reply::plain(
+            return reply::plain(
                 StatusCode::NOT_FOUND,
                 "Not found",
                 "There is nothing here.",
                 asked.reader(),
-            ));
+            );
         }
         if request.method() != Method::POST {
             let detail = "Signing out takes a POST: a form's button, not a link.";
             let mut response = reply::plain(StatusCode::METHOD_NOT_ALLOWED, "Not so", detail, asked.reader());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return Some(response);
+            return response;
         }
         let csrf = asked.route.rule.csrf.max(Csrf::CrossSite);
         if cross_site(request.method(), request.headers(), asked.asker, asked.route.site, csrf)
             == CrossSite::Refused
         {
             let detail = "Another site's page asked for this. Open this site itself and sign out there.";
-            return Some(reply::forbidden(detail, asked.reader()));
+            return reply::forbidden(detail, asked.reader());
         }
         visit.verdict = "sign_out";
-        Some(self.sign_out(asked, request).await)
+        self.sign_out(asked, &request).await
+    }
+
+    /// The way to the site's own origin, for those who came without TLS where the settings say so. Listed proxies may have
+    /// done TLS themselves, so what comes through them stays.
+    pub(super) fn to_tls(&self, asked: &Asked<'_>, by: By) -> Option<Response<ReplyBody>> {
+        let plain = by == By::Plain && asked.hops.through == Through::Anybody;
+        let to = plain.then(|| self.0.redirect.to(asked.route.site, asked.target)).flatten()?;
+        Some(reply::redirect(StatusCode::PERMANENT_REDIRECT, &to))
     }
 
     async fn sign_out(&self, asked: &Asked<'_>, request: &Request<Incoming>) -> Response<ReplyBody> {
         let sessions = &self.0.sessions;
         let host = &asked.route.site.host;
-        let (presented, state, _) = sessions.look(request.headers(), host, self.0.clock.now());
+        let now = self.0.clock.now();
+        let (presented, state, _) =
+            self.0.checker.look(sessions, (request.headers(), asked.network()), host, now).await;
         let revocation = self.revoke(&presented, &state, host).await;
         if let Revocation::Unavailable(fault) = revocation {
-            tracing::warn!(%fault, request_id = asked.request_id, "a sign-out was not confirmed by the session backend");
+            tracing::warn!(%fault, request_id = &*asked.request_id, "a sign-out was not confirmed by the session backend");
             let detail = "Signing out did not work: the session backend gives no answer. You are still signed in; try again.";
             let mut response =
                 reply::plain(StatusCode::SERVICE_UNAVAILABLE, "Still signed in", detail, asked.reader());
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(declined::RETRY_AFTER.as_secs()));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(self.again(&fault).as_secs().max(1)));
             return response;
         }
         let wanted = asked.target.query().and_then(|query| {
@@ -94,7 +114,7 @@ impl Gateway {
     async fn revoke(&self, presented: &Presented, state: &TokenState, host: &str) -> Revocation {
         let soon = self.0.clock.now().saturating_add(TIME_TO_REVOKE);
         let live = match state {
-            TokenState::Live(who, _) if soon < who.expires_at() => Liveness::Live,
+            TokenState::Live(who, _) if who.expires_at().is_none_or(|end| soon < end) => Liveness::Live,
             TokenState::Live(..)
             | TokenState::Absent
             | TokenState::Expired(_)
@@ -111,16 +131,12 @@ impl Gateway {
                     session: who.session().or(presented.session.as_ref()).cloned(),
                     subject: Some(who.subject().to_owned()),
                 };
-                self.0.renewer.sign_out_bare(ending).await
+                self.0.renewer.sign_out_bare(ending, presented.network).await
             }
+            // It may well be somebody's session, and it would go on.
+            (None, TokenState::Unchecked(fault)) => Revocation::Unavailable(fault.clone()),
             // Nothing that the backend would know: what is left is to delete the cookies.
-            (
-                None,
-                TokenState::Absent
-                | TokenState::Expired(_)
-                | TokenState::Invalid(_)
-                | TokenState::Unchecked(_),
-            ) => Revocation::Ended,
+            (None, TokenState::Absent | TokenState::Expired(_) | TokenState::Invalid(_)) => Revocation::Ended,
         }
     }
 }

@@ -3,17 +3,23 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::clock::{Stopwatch, UnixTime};
+use crate::admit::breaker::Sign;
+use crate::admit::queue::Class;
+use crate::admit::{Place, Turn, sign_of};
+use crate::clock::{Deadline, Stopwatch, UnixTime};
+use crate::network::Network;
 use crate::outcome::{
     Answer, BackendFault, Issued, Lineage, Loss, RefusalReason, RenewOutcome, Renewed, Revocation,
     SessionKey, TokenFault,
 };
 use crate::renew::memory::{Lane, Slot};
+use crate::renew::shared::Word;
 use crate::renew::{Inner, word};
 use crate::session::verifier::Verified;
-use crate::token::{Ending, Pair, TokenSet};
+use crate::token::{AccessToken, Ending, Pair, TokenSet};
 
 /// How long a refusal is remembered, counted from now or from the end of the access token that still lived.
 const REFUSAL_KEPT: Duration = Duration::from_secs(600);
@@ -32,6 +38,19 @@ pub(super) struct Leg {
     pub(super) lineage: Lineage,
     /// From when on the access token is no longer taken; `None`: it is not now.
     pub(super) access_ends: Option<UnixTime>,
+    /// The access token that an earlier flight for the same brought, where that is over: its result is none any more.
+    pub(super) dead: Option<AccessToken>,
+    /// The network of the client that asked first.
+    pub(super) network: Network,
+}
+
+/// What a flight came to.
+#[derive(Clone, Debug)]
+pub(super) enum Landed {
+    /// This.
+    Outcome(Box<RenewOutcome>),
+    /// Another replica had presented: what it stored is remembered here now, so look again.
+    Again,
 }
 
 impl Leg {
@@ -39,30 +58,109 @@ impl Leg {
     pub(super) const fn lane(&self) -> Lane {
         if self.lineage.subject.is_some() { Lane::Known } else { Lane::Stranger }
     }
+
+    /// When its turn is.
+    pub(super) const fn class(&self) -> Class {
+        match (self.lane(), self.access_ends) {
+            (Lane::Stranger, _) => Class::Stranger,
+            (Lane::Known, None) => Class::Expired,
+            (Lane::Known, Some(_)) => Class::Early,
+        }
+    }
 }
 
 impl Inner {
-    pub(super) async fn fly(&self, leg: Leg, sender: watch::Sender<Option<RenewOutcome>>) {
-        let stopwatch = Stopwatch::start();
+    pub(super) async fn fly(&self, leg: Leg, sender: watch::Sender<Option<Landed>>, turn: Turn) {
         let mut landing = Landing {
             inner: self,
             key: leg.key,
             lane: leg.lane(),
             access_ends: leg.access_ends,
             sender,
-            outcome: None,
+            landed: None,
         };
-        let answer = tokio::time::timeout(self.settings.give_up, self.backend.renew(&leg.pair))
-            .await
-            .unwrap_or(Answer::Unavailable(BackendFault::Lost(Loss::GaveUp)));
-        let outcome = self.conclude(&leg, answer).await;
-        let word = word(&outcome);
-        let took = stopwatch.elapsed();
+        let place = match turn.come(self.settings.give_up).await {
+            Ok(place) => place,
+            Err(fault) => {
+                landing.landed = Some(Landed::Outcome(Box::new(RenewOutcome::Unavailable(fault))));
+                return;
+            }
+        };
+        let stopwatch = Stopwatch::start();
+        let came_to = match &self.share {
+            Some(shared) => {
+                let told = landing.sender.clone();
+                Box::pin(self.fly_shared(shared, &leg, (place, &told))).await
+            }
+            None => {
+                let answer = self.exchange(&leg, &place).await;
+                Landed::Outcome(Box::new(self.conclude(&leg, answer).await))
+            }
+        };
+        if let Landed::Outcome(outcome) = &came_to {
+            self.report(outcome, stopwatch.elapsed());
+        }
+        landing.landed = Some(came_to);
+    }
+
+    /// Another place for a flight that gave its own up while it waited, until `end`.
+    pub(super) async fn place_again(
+        &self,
+        leg: &Leg,
+        told: &watch::Sender<Option<Landed>>,
+        end: Deadline,
+    ) -> Result<Place, BackendFault> {
+        let told = told.clone();
+        let wanted = move || told.receiver_count() > 1;
+        let turn = {
+            let mut ledger = self.ledger();
+            let class = ledger.flights.get(&leg.key).map_or_else(|| leg.class(), |flight| flight.class);
+            let turn = self.admission.ask_again(class, leg.network, wanted)?;
+            if let Some(flight) = ledger.flights.get_mut(&leg.key) {
+                flight.ticket = turn.ticket();
+            }
+            turn
+        };
+        tokio::select! {
+            place = turn.come(self.settings.give_up) => place,
+            () = end.wait() => Err(BackendFault::Busy),
+        }
+    }
+
+    /// Presents, and gives the place back.
+    pub(super) async fn exchange(&self, leg: &Leg, place: &Place) -> Answer {
+        let mut exchange =
+            std::pin::pin!(tokio::time::timeout(self.settings.give_up, self.backend.renew(&leg.pair)));
+        let answer = match tokio::time::timeout(self.settings.timeout, exchange.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                place.is_late();
+                exchange.await
+            }
+        };
+        let answer = answer.unwrap_or(Answer::Unavailable(BackendFault::Lost(Loss::GaveUp)));
+        place.ended(match &answer {
+            Answer::Issued(_) | Answer::IssuedTo(..) | Answer::Refused(_) => Sign::Good,
+            Answer::Unavailable(fault) => sign_of(fault),
+        });
+        answer
+    }
+
+    /// One line and one count for each renewal.
+    fn report(&self, outcome: &RenewOutcome, took: Duration) {
+        let word = word(outcome);
         self.meters.renewal(word, took);
+        if let RenewOutcome::Refused(reason) = outcome {
+            self.meters.refused(reason.word());
+        }
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        match &outcome {
+        match outcome {
             RenewOutcome::Unavailable(fault @ BackendFault::ClientRejected { .. }) => {
                 tracing::error!(outcome = word, %fault, millis, "renewal: check this gateway's settings for the backend");
+            }
+            // Nothing was presented, as often as a client asks; why not has been said once.
+            RenewOutcome::Unavailable(fault @ (BackendFault::HeldBack { .. } | BackendFault::ShareAway)) => {
+                tracing::debug!(outcome = word, %fault, millis, "renewal");
             }
             RenewOutcome::Unavailable(fault) => tracing::warn!(outcome = word, %fault, millis, "renewal"),
             RenewOutcome::Refused(reason) => tracing::info!(outcome = word, %reason, millis, "renewal"),
@@ -70,13 +168,13 @@ impl Inner {
                 tracing::info!(outcome = word, millis, "renewal");
             }
         }
-        landing.outcome = Some(outcome);
     }
 
     /// Verifies an answer and keeps what follows from it.
-    async fn conclude(&self, leg: &Leg, answer: Answer) -> RenewOutcome {
+    pub(super) async fn conclude(&self, leg: &Leg, answer: Answer) -> RenewOutcome {
         match answer {
-            Answer::Issued(tokens) => self.conclude_issued(leg, tokens).await,
+            Answer::Issued(tokens) => self.conclude_issued(leg, tokens, None).await,
+            Answer::IssuedTo(tokens, told) => self.conclude_issued(leg, tokens, Some(told)).await,
             Answer::Refused(reason) => {
                 let was_lost = self.refuse(leg, reason);
                 if was_lost {
@@ -92,9 +190,22 @@ impl Inner {
         }
     }
 
-    async fn conclude_issued(&self, leg: &Leg, tokens: TokenSet) -> RenewOutcome {
+    async fn conclude_issued(
+        &self,
+        leg: &Leg,
+        tokens: TokenSet,
+        told: Option<Map<String, Value>>,
+    ) -> RenewOutcome {
+        if let Some(old) = &leg.pair.access {
+            self.checker.forget(old);
+            if let (Some(shared), Some(name)) = (&self.share, self.checker.name(old)) {
+                shared.tell(Word::Spent(name));
+            }
+        }
         let now = self.clock.now();
-        let verified = self.sessions.verifier.verify_fresh(&tokens.access, now);
+        // Nobody could tell just now: what was issued is kept all the same, the old tokens are spent.
+        let checked = self.checker.issued(&tokens, told, (leg.network, now)).await;
+        let verified = checked.unwrap_or(Verified::Invalid(TokenFault::Unchecked));
         let mut issued = Issued { tokens, presented: leg.key, lineage: leg.lineage.clone() };
         if let Verified::Live(identity) | Verified::Expired(identity) = &verified {
             match &leg.lineage.subject {
@@ -115,15 +226,20 @@ impl Inner {
             Verified::Invalid(fault) => Some(*fault),
         };
         let next = self.sessions.policy.key(&issued.tokens.pair());
+        // Where renewing takes a genuine access token and nothing is spent, the old one is worth more than one that is not.
+        let useless = unverifiable.is_some()
+            && !issued.tokens.rotated
+            && self.sessions.policy.capabilities.needs_access;
         let signed_out = {
             let mut ledger = self.ledger();
             let signed_out = ledger.tombstones.covers(leg.lineage.family, now);
-            if !signed_out {
+            if !signed_out && !useless {
                 ledger.memory.issued(issued.clone(), next, now);
                 self.measure(&ledger);
             }
             signed_out
         };
+        self.bonds.wake(&[leg.key, leg.lineage.family]);
         if signed_out {
             return self.reject(leg, &issued, RefusalReason::SignedOut).await;
         }
@@ -131,13 +247,16 @@ impl Inner {
             (Verified::Live(identity), None) => RenewOutcome::Renewed(Renewed { identity, issued }),
             (Verified::Live(_) | Verified::Expired(_) | Verified::Invalid(_), fault) => {
                 let fault = fault.unwrap_or(TokenFault::Over);
+                if useless {
+                    return RenewOutcome::Unavailable(BackendFault::Unusable { fault });
+                }
                 RenewOutcome::Unavailable(BackendFault::Unverifiable { fault, issued: Box::new(issued) })
             }
         }
     }
 
     /// Refuses what was issued: it is revoked, nothing of it is kept.
-    async fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
+    pub(super) async fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
         self.refuse(leg, reason);
         let ending = Ending::of(issued.tokens.pair(), issued.lineage.subject.clone());
         if let Revocation::Unavailable(fault) = self.revoke(&ending).await {
@@ -147,21 +266,32 @@ impl Inner {
     }
 
     /// Remembers a refusal. Says whether an earlier answer for this token had been lost.
-    fn refuse(&self, leg: &Leg, reason: RefusalReason) -> bool {
+    pub(super) fn refuse(&self, leg: &Leg, reason: RefusalReason) -> bool {
         let now = self.clock.now();
         let ends = leg.access_ends.map_or(now, |end| end.max(now)).saturating_add(REFUSAL_KEPT);
-        let mut ledger = self.ledger();
-        let was_lost = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
-        ledger.memory.refused(leg.key, reason, ends, (leg.lane(), now));
-        self.measure(&ledger);
+        let was_lost = {
+            let mut ledger = self.ledger();
+            let was_lost = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
+            ledger.memory.refused(leg.key, reason, ends, (leg.lane(), now));
+            self.measure(&ledger);
+            was_lost
+        };
+        self.bonds.wake(&[leg.key, leg.lineage.family]);
         was_lost
     }
 
-    /// Remembers that it is not known what came of presenting a token, and when it may be presented again.
+    /// Remembers that it is not known what came of presenting a token, and when it may be presented again. Where the backend
+    /// does not rotate, presenting it again harms nobody.
     fn remember_doubt(&self, leg: &Leg, fault: &BackendFault) {
         let now = self.clock.now();
         let mut ledger = self.ledger();
-        ledger.no_early_before = now.saturating_add(EARLY_PAUSE);
+        // What anybody can bring about holds up nobody.
+        if leg.lane() == Lane::Known {
+            ledger.no_early_before = now.saturating_add(EARLY_PAUSE);
+        }
+        if !self.backend.capabilities().rotates {
+            return;
+        }
         let doubted = matches!(ledger.memory.slot(leg.key), Some(Slot::Unknown { .. }));
         let not_before = match (fault.is_unknown(), doubted) {
             (true, false) => leg.access_ends.map_or(now, |end| end.max(now)),
@@ -181,8 +311,8 @@ struct Landing<'a> {
     key: SessionKey,
     lane: Lane,
     access_ends: Option<UnixTime>,
-    sender: watch::Sender<Option<RenewOutcome>>,
-    outcome: Option<RenewOutcome>,
+    sender: watch::Sender<Option<Landed>>,
+    landed: Option<Landed>,
 }
 
 impl Drop for Landing<'_> {
@@ -191,28 +321,22 @@ impl Drop for Landing<'_> {
         {
             let mut ledger = self.inner.ledger();
             ledger.flights.remove(&self.key);
-            if self.lane == Lane::Stranger {
-                ledger.strangers = ledger.strangers.saturating_sub(1);
-            }
-            if self.outcome.is_none() {
+            if self.landed.is_none() && self.inner.backend.capabilities().rotates {
                 let not_before = self.access_ends.map_or(now, |end| end.max(now));
                 ledger.memory.lost(self.key, not_before, self.lane, now);
             }
         }
         self.inner.meters.flights.dec();
-        let outcome = self.outcome.take().unwrap_or(RenewOutcome::Unavailable(BackendFault::Internal));
-        self.sender.send_replace(Some(outcome));
+        let internal = || Landed::Outcome(Box::new(RenewOutcome::Unavailable(BackendFault::Internal)));
+        let landed = self.landed.take().unwrap_or_else(internal);
+        self.sender.send_replace(Some(landed));
     }
 }
 
-/// What a flight came to, or `None` where that takes longer than `limit`.
-pub(super) async fn landed(
-    mut flight: watch::Receiver<Option<RenewOutcome>>,
-    limit: Duration,
-) -> Option<RenewOutcome> {
-    match tokio::time::timeout(limit, flight.wait_for(Option::is_some)).await {
-        Ok(Ok(outcome)) => outcome.clone(),
-        Ok(Err(_closed)) => Some(RenewOutcome::Unavailable(BackendFault::Internal)),
-        Err(_elapsed) => None,
+/// Waits for what a flight comes to.
+pub(super) async fn landed(mut flight: watch::Receiver<Option<Landed>>) -> Landed {
+    match flight.wait_for(Option::is_some).await.map(|landed| landed.clone()) {
+        Ok(Some(landed)) => landed,
+        Ok(None) | Err(_) => Landed::Outcome(Box::new(RenewOutcome::Unavailable(BackendFault::Internal))),
     }
 }

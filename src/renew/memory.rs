@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
+use crate::marks::Stamps;
 use crate::outcome::{Issued, Lineage, RefusalReason, SessionKey};
 use crate::token::AccessToken;
 
@@ -101,7 +102,7 @@ enum Rank {
 }
 
 impl Slot {
-    const fn ends(&self) -> UnixTime {
+    pub(crate) const fn ends(&self) -> UnixTime {
         match self {
             Self::Issued(entry) => entry.ends,
             Self::Refused { ends, .. } | Self::Unknown { ends, .. } => *ends,
@@ -135,26 +136,52 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct Memory {
     keep: Keep,
+    /// Goes up with what is learnt of whose session a pair is.
+    stamps: Arc<Stamps>,
     slots: HashMap<SessionKey, Slot>,
     /// From the key of an issued pair to the key of the pair presented for it.
     came_from: HashMap<SessionKey, SessionKey>,
     by_end: BTreeSet<(UnixTime, SessionKey)>,
     by_rank: BTreeSet<(Rank, UnixTime, SessionKey)>,
     bytes: usize,
+    undelivered: usize,
     evicted: u64,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) entries: usize,
+    /// Those of them that no answer has carried yet.
+    pub(crate) undelivered: usize,
+    pub(crate) bytes: usize,
+    /// Undelivered ones that were dropped for want of memory so far.
+    pub(crate) evicted: u64,
 }
 
 impl Memory {
     pub(crate) fn new(keep: Keep) -> Self {
         Self {
             keep,
+            stamps: Arc::default(),
             slots: HashMap::new(),
             came_from: HashMap::new(),
             by_end: BTreeSet::new(),
             by_rank: BTreeSet::new(),
             bytes: 0,
+            undelivered: 0,
             evicted: 0,
         }
+    }
+
+    /// The stamps of all that is learnt here.
+    pub(crate) const fn stamps(&self) -> &Arc<Stamps> {
+        &self.stamps
+    }
+
+    /// Keeps what comes from now on so long.
+    pub(crate) const fn keep(&mut self, keep: Keep) {
+        self.keep = keep;
     }
 
     /// What is known about the pair with this key, its chain followed to the end.
@@ -185,6 +212,14 @@ impl Memory {
     /// What is kept under this very key.
     pub(crate) fn slot(&self, key: SessionKey) -> Option<&Slot> {
         self.slots.get(&key)
+    }
+
+    /// The access token that presenting the pair with this very key brought.
+    pub(crate) fn brought(&self, key: SessionKey) -> Option<AccessToken> {
+        match self.slots.get(&key) {
+            Some(Slot::Issued(entry)) => Some(entry.issued.tokens.access.clone()),
+            Some(Slot::Refused { .. } | Slot::Unknown { .. }) | None => None,
+        }
     }
 
     /// Whether the result under this key, if any, brought another access token than `dead`.
@@ -288,9 +323,9 @@ impl Memory {
         }
     }
 
-    /// Entries and bytes kept, and undelivered results that were dropped for want of memory so far.
-    pub(crate) fn size(&self) -> (usize, usize, u64) {
-        (self.slots.len(), self.bytes, self.evicted)
+    pub(crate) fn size(&self) -> Size {
+        let Self { bytes, undelivered, evicted, .. } = *self;
+        Size { entries: self.slots.len(), undelivered, bytes, evicted }
     }
 
     /// Everything kept, for writing it down.
@@ -303,8 +338,10 @@ impl Memory {
         self.take(key);
         self.expire(now);
         self.bytes += slot.bytes();
+        self.undelivered += usize::from(slot.rank() == Rank::Undelivered);
         self.by_end.insert((slot.ends(), key));
         self.by_rank.insert((slot.rank(), slot.ends(), key));
+        self.learnt(key, &slot);
         if let Slot::Issued(entry) = &slot {
             self.came_from.insert(entry.next, key);
         }
@@ -319,9 +356,27 @@ impl Memory {
         }
     }
 
+    /// Forgets what became of the pair with this key, and which pair it came from.
+    pub(crate) fn forget(&mut self, key: SessionKey) {
+        if let Some(older) = self.came_from.get(&key).copied() {
+            self.take(older);
+        }
+        self.take(key);
+    }
+
+    /// The lineage of these pairs is another one now, or none.
+    fn learnt(&self, key: SessionKey, slot: &Slot) {
+        self.stamps.touch(&key);
+        if let Slot::Issued(entry) = slot {
+            self.stamps.touch(&entry.next);
+        }
+    }
+
     fn take(&mut self, key: SessionKey) {
         let Some(slot) = self.slots.remove(&key) else { return };
+        self.learnt(key, &slot);
         self.bytes -= slot.bytes();
+        self.undelivered -= usize::from(slot.rank() == Rank::Undelivered);
         self.by_end.remove(&(slot.ends(), key));
         self.by_rank.remove(&(slot.rank(), slot.ends(), key));
         if let Slot::Issued(entry) = &slot
@@ -435,7 +490,7 @@ mod tests {
         let mut memory = chain(3);
         memory.confirm(key(4), at(10));
         memory.expire(at(70));
-        assert_eq!(memory.size().0, 0);
+        assert_eq!(memory.size().entries, 0);
     }
 
     #[test]
@@ -467,11 +522,11 @@ mod tests {
         memory.deliver(key(20), at(0));
         memory.issued(step(40, 5000), key(41), at(0));
         assert_eq!(newest(&memory, 20), None, "the delivered one went");
-        assert_eq!(memory.size().2, 0);
+        assert_eq!(memory.size().evicted, 0);
         memory.issued(step(50, 5000), key(51), at(0));
         assert_eq!(newest(&memory, 10), None, "then the one that ends first");
-        assert_eq!(memory.size().2, 1);
-        assert!(memory.size().1 <= 3 * one);
+        assert_eq!(memory.size().evicted, 1);
+        assert!(memory.size().bytes <= 3 * one);
     }
 
     #[test]

@@ -7,29 +7,45 @@
 //! access token has ended, and later at most every thirty seconds: to a backend that detects reuse a second presentation
 //! is what ends the session.
 
+mod bonds;
 mod flight;
 mod memory;
 mod persist;
+mod record;
+mod shared;
+mod sign_in;
 mod sign_out;
 mod tombstones;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::admit::queue::Class;
+use crate::admit::{Admission, AdmitRules, Health, Ticket, Turn};
 use crate::asker::Asker;
 use crate::backend::SessionBackend;
+use crate::check::Checker;
 use crate::clock::{Clock, UnixTime};
-use crate::meter::Meters;
-use crate::outcome::{BackendFault, Issued, Lineage, RefusalReason, RenewOutcome, Renewed, SessionKey};
-use crate::renew::flight::{Leg, landed};
-use crate::renew::memory::{Keep, Known, Lane, Memory, Slot, Told};
+use crate::marks::{Marks, Stamps};
+use crate::meter::{Meters, Turns};
+use crate::outcome::{
+    BackendFault, Issued, Lineage, RefusalReason, RenewOutcome, Renewed, SessionKey, TokenFault,
+};
+use crate::renew::bonds::Bonds;
+pub use crate::renew::bonds::{Bond, Tied};
+use crate::renew::flight::{Landed, Leg, landed};
+use crate::renew::memory::{Keep, Known, Lane, Memory, Size, Slot, Told};
 pub use crate::renew::persist::PersistError;
+pub use crate::renew::shared::{ShareAway, ShareSettings};
+use crate::renew::shared::{Shared, Word};
+pub use crate::renew::sign_in::SignedIn;
 pub use crate::renew::sign_out::Liveness;
 use crate::renew::tombstones::Tombstones;
 use crate::session::Sessions;
@@ -38,11 +54,14 @@ use crate::session::verifier::Verified;
 use crate::token::{AccessToken, Pair};
 use crate::verdict::CookieChange;
 
-/// Most renewals under way at a time.
-const FLIGHTS: usize = 4096;
+/// Most times that somebody who waits looks again because another's flight landed meanwhile.
+const TURNS: usize = 16;
 
-/// Most renewals under way for tokens of which nothing tells that they are anybody's: anybody can send such tokens.
-const STRANGERS: usize = 64;
+/// How long new tokens are taken for the newest ones without asking the other replicas.
+const JUST_NOW: Duration = Duration::from_secs(5);
+
+/// Most tokens remembered that an upstream refused.
+const REFUSED_UPSTREAM: usize = 10_000;
 
 /// How renewals are made and remembered.
 #[derive(Clone, Debug)]
@@ -61,6 +80,16 @@ pub struct RenewSettings {
     pub memory: usize,
     /// Where results survive a restart, sealed; `None`: they do not.
     pub state_dir: Option<PathBuf>,
+    /// What the backend is asked at a time.
+    pub admission: AdmitRules,
+    /// What replicas share; `None`: this gateway is the only one that renews these sessions.
+    pub share: Option<ShareSettings>,
+}
+
+impl RenewSettings {
+    const fn keep(&self) -> Keep {
+        Keep { replay: self.replay, undelivered: self.undelivered, budget: self.memory }
+    }
 }
 
 /// Renews sessions. Cheap to clone.
@@ -72,27 +101,66 @@ struct Inner {
     settings: RenewSettings,
     backend: Arc<dyn SessionBackend>,
     sessions: Arc<Sessions>,
+    checker: Arc<Checker>,
     clock: Arc<dyn Clock>,
     meters: Arc<Meters>,
     tasks: TaskTracker,
-    ledger: Mutex<Ledger>,
+    // What follows is one for all settings that a process ever has.
+    ledger: Arc<Mutex<Ledger>>,
+    /// Goes up with what the ledger learns of sessions, and is read without its lock.
+    stamps: Arc<Stamps>,
+    admission: Admission,
+    share: Option<Arc<Shared>>,
+    /// What ends with its session.
+    bonds: Arc<Bonds>,
+    /// Tokens that an upstream refused although they live: each is worth one renewal.
+    refused_upstream: Arc<Cache<SessionKey, ()>>,
     /// Whether any session was ever signed out: spares every other request the lock.
-    sign_outs: AtomicBool,
+    sign_outs: Arc<AtomicBool>,
+    latest: Latest,
+}
+
+/// The renewer of the settings in force, for whatever lives longer than the settings that it began with. It keeps none alive.
+#[derive(Clone, Debug, Default)]
+struct Latest(Arc<Mutex<Weak<Inner>>>);
+
+impl Latest {
+    /// `None`: the gateway is gone.
+    fn get(&self) -> Option<Arc<Inner>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn set(&self, inner: &Arc<Inner>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(inner);
+    }
 }
 
 /// Everything that is known about sessions, under one lock that is never held across a wait or a verification.
 #[derive(Debug)]
 struct Ledger {
     memory: Memory,
-    flights: HashMap<SessionKey, watch::Receiver<Option<RenewOutcome>>>,
-    /// Flights for pairs of which nothing tells that they are anybody's.
-    strangers: usize,
+    flights: HashMap<SessionKey, UnderWay>,
     /// A backend that gave no decision is left alone by those who can wait.
     no_early_before: UnixTime,
     tombstones: Tombstones,
 }
 
 impl Ledger {
+    fn new(keep: Keep) -> Self {
+        let memory = Memory::new(keep);
+        let tombstones = Tombstones::new(Arc::clone(memory.stamps()));
+        let no_early_before = UnixTime::from_secs(0);
+        Self { memory, flights: HashMap::new(), no_early_before, tombstones }
+    }
+
+    /// The families that these names lead to, where no sign-out is remembered of any of them, whatever the time.
+    fn clear(&self, names: &[SessionKey]) -> Option<Vec<SessionKey>> {
+        let lineages = names.iter().filter_map(|name| self.memory.lineage(*name));
+        let families: Vec<SessionKey> = lineages.map(|lineage| lineage.family).collect();
+        let none = !names.iter().chain(&families).any(|name| self.tombstones.knows(*name));
+        none.then_some(families)
+    }
+
     fn signed_out(&self, marks: &[SessionKey], now: UnixTime) -> Option<SessionKey> {
         let covers = |key: &SessionKey| self.tombstones.covers(*key, now);
         let by_family =
@@ -101,9 +169,24 @@ impl Ledger {
     }
 }
 
+/// A flight, from its place in the queue to its landing.
+#[derive(Debug)]
+struct UnderWay {
+    landing: Landing,
+    ticket: Ticket,
+    /// The class furthest ahead of those who wait for it.
+    class: Class,
+}
+
+/// Tells those who wait for a flight what it came to.
+type Landing = watch::Receiver<Option<Landed>>;
+
 /// A flight that a request started beside itself, to be joined when its answer's head is due.
 #[derive(Debug)]
-pub struct Flight(watch::Receiver<Option<RenewOutcome>>);
+pub struct Flight {
+    landing: Landing,
+    request: Box<RenewRequest>,
+}
 
 /// What an early renewal came to at once.
 #[derive(Debug)]
@@ -119,14 +202,14 @@ pub enum Beside {
 /// What asking for a renewal leads to.
 enum Entered {
     Settled(RenewOutcome),
-    Joined(watch::Receiver<Option<RenewOutcome>>),
-    Started(watch::Receiver<Option<RenewOutcome>>),
+    Joined(Landing),
+    Started(Landing),
 }
 
 /// Whether a flight may start.
 enum Begin {
-    Go(watch::Sender<Option<RenewOutcome>>, watch::Receiver<Option<RenewOutcome>>),
-    Join(watch::Receiver<Option<RenewOutcome>>),
+    Go(watch::Sender<Option<Landed>>, Landing, Turn),
+    Join(Landing),
     Settled(RenewOutcome),
     /// Somebody's flight landed meanwhile: look again.
     LookAgain,
@@ -137,63 +220,165 @@ impl Renewer {
     #[must_use]
     pub fn new(
         settings: RenewSettings,
-        backend: Arc<dyn SessionBackend>,
+        (backend, checker): (Arc<dyn SessionBackend>, Arc<Checker>),
         sessions: Arc<Sessions>,
         clock: Arc<dyn Clock>,
         meters: Arc<Meters>,
     ) -> Self {
-        let keep =
-            Keep { replay: settings.replay, undelivered: settings.undelivered, budget: settings.memory };
-        let ledger = Ledger {
-            memory: Memory::new(keep),
-            flights: HashMap::new(),
-            strangers: 0,
-            no_early_before: UnixTime::from_secs(0),
-            tombstones: Tombstones::default(),
-        };
-        let tasks = TaskTracker::new();
+        let ledger = Ledger::new(settings.keep());
+        let stamps = Arc::clone(ledger.memory.stamps());
+        let share = settings.share.clone().map(Shared::new).map(Arc::new);
+        let rules = settings.admission;
+        let own = || Arc::new(Health::new(rules.breaker, Arc::clone(&meters)));
+        let health = checker.health().unwrap_or_else(own);
+        let admission = Admission::new(rules, health, (Turns::Renewals, Arc::clone(&meters)));
+        let renewer = Self(Arc::new(Inner {
+            settings,
+            share,
+            admission,
+            backend,
+            sessions,
+            checker,
+            clock,
+            meters,
+            tasks: TaskTracker::new(),
+            bonds: Arc::default(),
+            ledger: Arc::new(Mutex::new(ledger)),
+            stamps,
+            refused_upstream: Arc::new(Cache::new(REFUSED_UPSTREAM)),
+            sign_outs: Arc::default(),
+            latest: Latest::default(),
+        }));
+        renewer.0.latest.set(&renewer.0);
+        renewer
+    }
+
+    /// A renewer by other settings that knows all that this one knows and will know: flights, results, sign-outs, places at
+    /// the backend and bonds are those of both. The share stays the one that it is. Nothing is changed before
+    /// [`take_over`](Self::take_over).
+    #[must_use]
+    pub fn successor(
+        &self,
+        settings: RenewSettings,
+        (backend, checker): (Arc<dyn SessionBackend>, Arc<Checker>),
+        sessions: Arc<Sessions>,
+    ) -> Self {
+        let old = &self.0;
         Self(Arc::new(Inner {
             settings,
             backend,
             sessions,
-            clock,
-            meters,
-            tasks,
-            ledger: Mutex::new(ledger),
-            sign_outs: AtomicBool::new(false),
+            checker,
+            clock: Arc::clone(&old.clock),
+            meters: Arc::clone(&old.meters),
+            tasks: old.tasks.clone(),
+            ledger: Arc::clone(&old.ledger),
+            stamps: Arc::clone(&old.stamps),
+            admission: old.admission.clone(),
+            share: old.share.clone(),
+            bonds: Arc::clone(&old.bonds),
+            refused_upstream: Arc::clone(&old.refused_upstream),
+            sign_outs: Arc::clone(&old.sign_outs),
+            latest: old.latest.clone(),
         }))
+    }
+
+    /// From now on this renewer's settings count for what all of them share. Flights under way end by those they began with.
+    pub fn take_over(&self) {
+        let inner = &self.0;
+        inner.ledger().memory.keep(inner.settings.keep());
+        inner.admission.change(inner.settings.admission);
+        inner.checker.take_over(&inner.settings.admission);
+        inner.latest.set(inner);
+    }
+
+    /// The health of the session backend.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(self.0.admission.health())
     }
 
     /// Renews a session, or repeats what its renewal brought. Waits at most `timeout`; the flight goes on after that.
     pub async fn renew(&self, request: &RenewRequest) -> RenewOutcome {
-        match self.enter(request) {
-            Entered::Settled(outcome) => outcome,
-            Entered::Joined(flight) | Entered::Started(flight) => landed(flight, self.0.settings.timeout)
-                .await
-                .unwrap_or(RenewOutcome::Unavailable(BackendFault::Slow)),
-        }
+        let renewed = async {
+            // Each turn ends unless another replica's result was taken over: then the next one goes on from there.
+            for _ in 0..TURNS {
+                let flight = match self.enter(request).await {
+                    Entered::Settled(outcome) => return outcome,
+                    Entered::Joined(flight) => {
+                        self.0.meters.joined.inc();
+                        flight
+                    }
+                    Entered::Started(flight) => flight,
+                };
+                match landed(flight).await {
+                    Landed::Outcome(outcome) => return *outcome,
+                    Landed::Again => {}
+                }
+            }
+            RenewOutcome::Unavailable(BackendFault::Slow)
+        };
+        tokio::time::timeout(self.0.settings.timeout, renewed)
+            .await
+            .unwrap_or(RenewOutcome::Unavailable(BackendFault::Slow))
     }
 
-    /// Renews a session whose access token still lives, without waiting.
-    #[must_use]
-    pub fn beside(&self, request: &RenewRequest) -> Beside {
-        match self.enter(request) {
+    /// Renews a session whose access token still lives, without waiting for it.
+    pub async fn beside(&self, request: &RenewRequest) -> Beside {
+        match self.enter(request).await {
             Entered::Settled(RenewOutcome::Renewed(renewed)) => Beside::Ready(Box::new(renewed.issued)),
             Entered::Settled(
                 RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld,
             )
             | Entered::Joined(_) => Beside::Nothing,
-            Entered::Started(flight) => Beside::Started(Flight(flight)),
+            Entered::Started(landing) => {
+                Beside::Started(Flight { landing, request: Box::new(request.clone()) })
+            }
         }
+    }
+
+    /// What follows from an upstream's refusal of `sent`, the live token of this request: the session's newest tokens where
+    /// `sent` is not of them, else what its renewal brings, once for each token. `None`: nothing.
+    pub async fn rejected(&self, request: &RenewRequest, sent: &AccessToken) -> Option<RenewOutcome> {
+        // What its backend said of it may be seconds old.
+        self.0.checker.forget(sent);
+        let is_worth_it = {
+            let ledger = self.0.ledger();
+            let (replaced, key) = match ledger.memory.look(request.key) {
+                Known::Newest(issued, next) => (issued.tokens.access != *sent, next),
+                Known::Nothing | Known::Refused(_) | Known::Unknown { .. } | Known::TooOld => {
+                    (false, request.key)
+                }
+            };
+            replaced || ledger.flights.contains_key(&key)
+        };
+        if !is_worth_it && self.0.refused_upstream.get(&self.0.name_of(sent)).is_some() {
+            return None;
+        }
+        // Noted once it is over: all who are refused meanwhile join it.
+        let outcome = self.renew(request).await;
+        self.refused_again(sent);
+        Some(outcome)
+    }
+
+    /// Notes that an upstream refused even what such a renewal brought: it is not the token that it dislikes.
+    pub fn refused_again(&self, sent: &AccessToken) {
+        self.0.refused_upstream.insert(self.0.name_of(sent), ());
     }
 
     /// What a flight beside a request brought, waiting for it at most `attach`.
     pub async fn attached(&self, flight: Flight) -> Option<Box<Issued>> {
-        match landed(flight.0, self.0.settings.attach).await {
-            Some(RenewOutcome::Renewed(renewed)) => Some(Box::new(renewed.issued)),
-            Some(RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld) | None => {
-                None
-            }
+        let landed = tokio::time::timeout(self.0.settings.attach, landed(flight.landing)).await.ok()?;
+        let outcome = match landed {
+            Landed::Outcome(outcome) => *outcome,
+            Landed::Again => match self.enter(&flight.request).await {
+                Entered::Settled(outcome) => outcome,
+                Entered::Joined(_) | Entered::Started(_) => return None,
+            },
+        };
+        match outcome {
+            RenewOutcome::Renewed(renewed) => Some(Box::new(renewed.issued)),
+            RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld => None,
         }
     }
 
@@ -202,6 +387,24 @@ impl Renewer {
         let key = self.0.sessions.policy.key(pair);
         let now = self.0.clock.now();
         self.0.ledger().memory.confirm(key, now);
+        if let Some(shared) = &self.0.share {
+            shared.tell(Word::Confirmed(key));
+        }
+    }
+
+    /// What an answer may set that was decided on then. Where replicas share, another one may have renewed the session further,
+    /// and the browser may have that: what is known of it is learned first. Once `replay` is over nobody may know any more, so
+    /// nothing is set, and the next request gets what it should have.
+    pub async fn newest_at_head(&self, change: CookieChange, decided_at: UnixTime) -> CookieChange {
+        let CookieChange::Store(issued) = &change else { return change };
+        let now = self.0.clock.now();
+        // What was issued just now is renewed no further.
+        if self.0.share.is_none() || now.since(issued.tokens.received_at) < JUST_NOW {
+            return change;
+        }
+        let learned = self.0.learn(issued.presented).await;
+        let is_late = now.since(decided_at) >= self.0.settings.replay;
+        if learned.is_err() || is_late { CookieChange::Keep } else { change }
     }
 
     /// What becomes of the cookies of an answer whose head is written now: always the newest tokens of the session,
@@ -216,7 +419,9 @@ impl Renewer {
                 if ledger.tombstones.covers(issued.lineage.family, now) {
                     return CookieChange::Keep;
                 }
-                match ledger.memory.deliver(issued.presented, now) {
+                let known = ledger.memory.deliver(issued.presented, now);
+                self.0.measure(&ledger);
+                match known {
                     Known::Newest(newest, _) => CookieChange::Store(Box::new((*newest).clone())),
                     // Forgotten so soon, it was dropped for want of memory: this is the only copy left.
                     Known::Nothing if now.since(issued.tokens.received_at) < self.0.settings.replay => {
@@ -242,6 +447,22 @@ impl Renewer {
         self.0.ledger().signed_out(marks, now)
     }
 
+    /// The same for names that are kept: where nothing was learnt of them since the last look, without a lock.
+    #[must_use]
+    pub fn signed_out_by(&self, marks: &Marks) -> Option<SessionKey> {
+        let inner = &self.0;
+        if marks.are_clear(&inner.stamps) {
+            return None;
+        }
+        let now = inner.clock.now();
+        let ledger = inner.ledger();
+        let key = ledger.signed_out(marks.names(), now);
+        if let Some(families) = ledger.clear(marks.names()) {
+            marks.cleared(families, &inner.stamps);
+        }
+        key
+    }
+
     /// Whether any session was signed out here that could still come back.
     #[must_use]
     pub fn remembers_sign_outs(&self) -> bool {
@@ -253,8 +474,11 @@ impl Renewer {
     /// # Errors
     /// [`PersistError`] where that could not be written: those sessions end with the process.
     pub async fn drain(&self) -> Result<(), PersistError> {
+        // Nobody waits for those that have not begun: nothing of theirs was presented.
+        self.0.admission.close();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.0.checker.drain().await;
         match &self.0.settings.state_dir {
             Some(dir) => persist::write(dir, &self.0.sessions, &self.0.ledger()),
             None => Ok(()),
@@ -275,17 +499,17 @@ impl Renewer {
         Ok(())
     }
 
-    fn enter(&self, request: &RenewRequest) -> Entered {
+    async fn enter(&self, request: &RenewRequest) -> Entered {
         // Each turn ends unless another flight of the same session landed in between.
-        for _ in 0..16 {
-            if let Some(entered) = self.try_enter(request) {
+        for _ in 0..TURNS {
+            if let Some(entered) = self.try_enter(request).await {
                 return entered;
             }
         }
         Entered::Settled(RenewOutcome::Unavailable(BackendFault::Slow))
     }
 
-    fn try_enter(&self, request: &RenewRequest) -> Option<Entered> {
+    async fn try_enter(&self, request: &RenewRequest) -> Option<Entered> {
         let inner = &self.0;
         let now = inner.clock.now();
         let marks = inner.marks(request);
@@ -297,38 +521,47 @@ impl Renewer {
             }
             ledger.memory.look(request.key)
         };
-        let (leg, dead) = match known {
+        let leg = match known {
             Known::Refused(reason) => return Some(Entered::Settled(RenewOutcome::Refused(reason))),
+            // What does not rotate is not spent, however often it was presented.
+            Known::TooOld if !inner.backend.capabilities().rotates => {
+                let dead = inner.ledger().memory.brought(request.key);
+                Leg { dead, ..inner.first_leg(request, now) }
+            }
             Known::TooOld => return Some(Entered::Settled(RenewOutcome::Withheld)),
-            Known::Nothing | Known::Unknown { .. } => (inner.first_leg(request, now), None),
+            Known::Nothing | Known::Unknown { .. } => inner.first_leg(request, now),
             Known::Newest(issued, next) => {
                 let taken =
                     !issued.tokens.rotated && request.pair.access.as_ref() == Some(&issued.tokens.access);
-                match inner.sessions.verifier.verify_fresh(&issued.tokens.access, now) {
+                let access = &issued.tokens.access;
+                let verified = match inner.checker.remembered(access, request.network, now).await {
+                    Ok(verified) => verified,
+                    Err(fault) => return Some(Entered::Settled(RenewOutcome::Unavailable(fault))),
+                };
+                match verified {
                     Verified::Live(identity) if !taken => {
                         inner.meters.replays.inc();
                         return Some(Entered::Settled(inner.replay(&issued, identity)));
                     }
-                    Verified::Invalid(fault) if !taken => {
+                    Verified::Invalid(fault) if !taken && fault != TokenFault::Inactive => {
                         let fault = BackendFault::Unverifiable { fault, issued: Box::new((*issued).clone()) };
                         return Some(Entered::Settled(RenewOutcome::Unavailable(fault)));
                     }
-                    Verified::Live(_) | Verified::Expired(_) | Verified::Invalid(_) => {
-                        let leg = Leg {
-                            key: next,
-                            pair: issued.tokens.pair(),
-                            lineage: issued.lineage.clone(),
-                            access_ends: request.access_ends.filter(|_| taken),
-                        };
-                        (leg, Some(issued.tokens.access.clone()))
-                    }
+                    Verified::Live(_) | Verified::Expired(_) | Verified::Invalid(_) => Leg {
+                        key: next,
+                        pair: issued.tokens.pair(),
+                        lineage: issued.lineage.clone(),
+                        access_ends: request.access_ends.filter(|_| taken),
+                        dead: Some(issued.tokens.access.clone()),
+                        network: request.network,
+                    },
                 }
             }
         };
-        match self.begin(&leg, dead.as_ref(), request.blind, now) {
-            Begin::Go(sender, receiver) => {
+        match self.begin(&leg, request, now) {
+            Begin::Go(sender, receiver, turn) => {
                 let inner = Arc::clone(&self.0);
-                self.0.tasks.spawn(async move { inner.fly(leg, sender).await });
+                self.0.tasks.spawn(async move { inner.fly(leg, sender, turn).await });
                 Some(Entered::Started(receiver))
             }
             Begin::Join(receiver) => Some(Entered::Joined(receiver)),
@@ -337,20 +570,23 @@ impl Renewer {
         }
     }
 
-    fn begin(&self, leg: &Leg, dead: Option<&AccessToken>, blind: Blind, now: UnixTime) -> Begin {
+    fn begin(&self, leg: &Leg, request: &RenewRequest, now: UnixTime) -> Begin {
         let mut ledger = self.0.ledger();
-        if let Some(flight) = ledger.flights.get(&leg.key) {
-            return Begin::Join(flight.clone());
+        if let Some(flight) = ledger.flights.get_mut(&leg.key) {
+            flight.class = flight.class.min(leg.class());
+            self.0.admission.promote(flight.ticket, leg.class());
+            return Begin::Join(flight.landing.clone());
         }
         if ledger.tombstones.covers(leg.lineage.family, now) {
             return Begin::Settled(RenewOutcome::Refused(RefusalReason::SignedOut));
         }
-        if ledger.memory.supersedes(leg.key, dead) {
+        if ledger.memory.supersedes(leg.key, leg.dead.as_ref()) {
             return Begin::LookAgain;
         }
         match ledger.memory.slot(leg.key) {
             Some(Slot::Refused { reason, .. }) => return Begin::Settled(RenewOutcome::Refused(*reason)),
-            Some(Slot::Unknown { not_before, .. }) if now < *not_before => {
+            // Where replicas share, another one may know more by now: the flight asks.
+            Some(Slot::Unknown { not_before, .. }) if now < *not_before && self.0.share.is_none() => {
                 let fault = BackendFault::HeldBack { until: *not_before };
                 return Begin::Settled(RenewOutcome::Unavailable(fault));
             }
@@ -361,21 +597,21 @@ impl Renewer {
             let fault = BackendFault::HeldBack { until: ledger.no_early_before };
             return Begin::Settled(RenewOutcome::Unavailable(fault));
         }
-        let lane = leg.lane();
-        if lane == Lane::Stranger && blind == Blind::Refused {
+        if leg.lane() == Lane::Stranger && request.blind == Blind::Refused {
             return Begin::Settled(RenewOutcome::Withheld);
         }
-        let full = lane == Lane::Stranger && ledger.strangers >= STRANGERS || ledger.flights.len() >= FLIGHTS;
-        if full {
-            return Begin::Settled(RenewOutcome::Unavailable(BackendFault::Busy));
-        }
-        if lane == Lane::Stranger {
-            ledger.strangers += 1;
-        }
         let (sender, receiver) = watch::channel(None);
-        ledger.flights.insert(leg.key, receiver.clone());
+        let told = sender.clone();
+        // The ledger keeps one receiver itself.
+        let wanted = move || told.receiver_count() > 1;
+        let turn = match self.0.admission.ask(leg.class(), request.network, wanted) {
+            Ok(turn) => turn,
+            Err(fault) => return Begin::Settled(RenewOutcome::Unavailable(fault)),
+        };
+        let (landing, ticket, class) = (receiver.clone(), turn.ticket(), leg.class());
+        ledger.flights.insert(leg.key, UnderWay { landing, ticket, class });
         self.0.meters.flights.inc();
-        Begin::Go(sender, receiver)
+        Begin::Go(sender, receiver, turn)
     }
 }
 
@@ -383,6 +619,11 @@ impl Inner {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a token that an upstream refused is called.
+    fn name_of(&self, sent: &AccessToken) -> SessionKey {
+        self.sessions.policy.keys.digest(&["refused upstream", sent.expose()])
     }
 
     /// The leg that presents what the client presented.
@@ -394,7 +635,14 @@ impl Inner {
             started_at: chain.map(|l| l.started_at).or(request.started_at).unwrap_or(now),
             subject: request.subject.clone().or_else(|| chain.and_then(|l| l.subject.clone())),
         };
-        Leg { key: request.key, pair: request.pair.clone(), lineage, access_ends: request.access_ends }
+        Leg {
+            key: request.key,
+            pair: request.pair.clone(),
+            lineage,
+            access_ends: request.access_ends,
+            dead: None,
+            network: request.network,
+        }
     }
 
     /// A remembered result, judged as if its tokens had been presented.
@@ -408,9 +656,11 @@ impl Inner {
     }
 
     fn measure(&self, ledger: &Ledger) {
-        let (entries, bytes, evicted) = ledger.memory.size();
-        self.meters.remembered.set(i64::try_from(entries).unwrap_or(i64::MAX));
-        self.meters.remembered_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let Size { entries, undelivered, bytes, evicted } = ledger.memory.size();
+        let figure = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.meters.remembered.set(figure(entries));
+        self.meters.undelivered.set(figure(undelivered));
+        self.meters.remembered_bytes.set(figure(bytes));
         let counted = self.meters.evicted_undelivered.get();
         if evicted > counted {
             self.meters.evicted_undelivered.inc_by(evicted - counted);
@@ -433,5 +683,7 @@ pub const fn word(outcome: &RenewOutcome) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::asker::Asker;
 use crate::body::ReplyBody;
+pub use crate::reply::page::form;
 pub use crate::reply::returns::Returns;
 pub use crate::reply::session_answer::{Stored, drop_own_cookies, keep_private};
 use crate::verdict::LoginReason;
@@ -26,23 +27,37 @@ use crate::verdict::LoginReason;
 /// What stays as it is in a query value: the unreserved characters (RFC 3986 §2.3).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The path of the gateway's own sign-in page, on every site.
+pub const SIGN_IN_PATH: &str = "/.doorkeep/sign-in";
+
+/// The query parameter of that page for the page to come back to.
+pub const SIGN_IN_PARAMETER: &str = "redirect";
+
 /// Where people sign in.
 #[derive(Clone, Debug)]
-pub struct LoginSettings {
-    /// The login page.
-    pub url: Url,
-    /// The query parameter that carries the page to come back to.
-    pub parameter: String,
+pub enum LoginSettings {
+    /// At an id app.
+    Redirect {
+        /// The login page.
+        url: Url,
+        /// The query parameter that carries the page to come back to.
+        parameter: String,
+    },
+    /// At the gateway itself, on the site that they came to.
+    Form,
 }
 
 impl LoginSettings {
-    /// The login page's URL for somebody who wants to come back to `page`, an absolute URL.
+    /// The login page's URL for somebody who wants to come back to `page`, an absolute URL on the site with this origin.
     #[must_use]
-    pub fn for_page(&self, page: &str) -> String {
-        let mut text = self.url.as_str().to_owned();
+    pub fn for_page(&self, origin: &str, page: &str) -> String {
+        let (mut text, parameter) = match self {
+            Self::Redirect { url, parameter } => (url.as_str().to_owned(), parameter.as_str()),
+            Self::Form => (format!("{origin}{SIGN_IN_PATH}"), SIGN_IN_PARAMETER),
+        };
         let fragment = text.find('#').map(|at| text.split_off(at)).unwrap_or_default();
-        text.push(if self.url.query().is_some() { '&' } else { '?' });
-        text.extend(utf8_percent_encode(&self.parameter, QUERY_VALUE));
+        text.push(if text.contains('?') { '&' } else { '?' });
+        text.extend(utf8_percent_encode(parameter, QUERY_VALUE));
         text.push('=');
         text.extend(utf8_percent_encode(page, QUERY_VALUE));
         text + &fragment
@@ -62,19 +77,18 @@ pub struct Reader<'a> {
     pub cors: Option<&'a HeaderValue>,
 }
 
-/// Sends a page view to the login, and tells a script where it is.
+/// Sends a page view to the login at `url`, and tells a script where it is.
 #[must_use]
-pub fn login(settings: &LoginSettings, reader: Reader<'_>) -> Response<ReplyBody> {
-    let url = settings.for_page(reader.page);
+pub fn login(url: &str, reader: Reader<'_>) -> Response<ReplyBody> {
     match reader.asker {
-        Asker::Navigation => redirect(StatusCode::FOUND, &url),
-        Asker::FormPost => redirect(StatusCode::SEE_OTHER, &url),
+        Asker::Navigation => redirect(StatusCode::FOUND, url),
+        Asker::FormPost => redirect(StatusCode::SEE_OTHER, url),
         Asker::Script | Asker::WebSocket => {
             let mut response = problem(
                 StatusCode::UNAUTHORIZED,
                 "Sign-in required",
                 "There is no session. Open the address in `login` in a page to sign in.",
-                &[("login", &url)],
+                &[("login", url)],
                 reader,
             );
             let challenge = HeaderValue::from_static("Bearer realm=\"session\"");
@@ -86,7 +100,7 @@ pub fn login(settings: &LoginSettings, reader: Reader<'_>) -> Response<ReplyBody
 
 /// Stops somebody who is sent back and forth between the login and a page, and says why.
 #[must_use]
-pub fn login_loop(settings: &LoginSettings, reason: LoginReason, reader: Reader<'_>) -> Response<ReplyBody> {
+pub fn login_loop(url: &str, reason: LoginReason, reader: Reader<'_>) -> Response<ReplyBody> {
     let (cause, remedy) = match reason {
         LoginReason::NoSession => (
             "The login page sent you back, but the session cookies did not come back with you.",
@@ -109,7 +123,7 @@ pub fn login_loop(settings: &LoginSettings, reason: LoginReason, reader: Reader<
         }
     };
     let detail = format!("{cause} {remedy}");
-    let again = Some(("Sign in once more", settings.for_page(reader.page)));
+    let again = Some(("Sign in once more", url.to_owned()));
     page::page(StatusCode::FORBIDDEN, "Signing in does not hold", &detail, again, reader)
 }
 
@@ -144,6 +158,12 @@ pub fn plain(status: StatusCode, title: &str, detail: &str, reader: Reader<'_>) 
     } else {
         problem(status, title, detail, &[], reader)
     }
+}
+
+/// Any other status as a page, whoever asks: for addresses that only people open.
+#[must_use]
+pub fn shown(status: StatusCode, title: &str, detail: &str, reader: Reader<'_>) -> Response<ReplyBody> {
+    page::page(status, title, detail, None, reader)
 }
 
 /// A redirect that nobody stores.
@@ -216,13 +236,20 @@ mod tests {
         let page = "https://app.example/a%20b/?q=1&r=a+b#frag;\u{e9}\"<";
         for base in ["https://id.example/login", "https://id.example/login?x=1", "https://id.example/#/login"]
         {
-            let settings =
-                LoginSettings { url: Url::parse(base).expect("a URL"), parameter: "redirect".into() };
-            let made = Url::parse(&settings.for_page(page)).expect("a URL");
+            let settings = LoginSettings::Redirect {
+                url: Url::parse(base).expect("a URL"),
+                parameter: "redirect".into(),
+            };
+            let made = Url::parse(&settings.for_page("https://app.example", page)).expect("a URL");
             let (_, value) = made.query_pairs().find(|(name, _)| name == "redirect").expect("the parameter");
             assert_eq!(value, page);
-            assert_eq!(made.origin(), settings.url.origin());
+            assert_eq!(made.origin(), Url::parse(base).expect("a URL").origin());
             assert!(!made.query().unwrap_or_default().contains(['"', '<', ' ', '+']));
         }
+        let own = LoginSettings::Form.for_page("https://app.example:8443", page);
+        assert!(
+            own.starts_with("https://app.example:8443/.doorkeep/sign-in?redirect=https%3A%2F%2F"),
+            "{own}"
+        );
     }
 }

@@ -64,15 +64,26 @@ fn html(
         html_escaped(detail),
         html_escaped(reader.request_id),
     );
-    let mut response = Response::new(ReplyBody::from(text));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+    let mut response = form(status, text, HeaderValue::from_static(policy));
+    let none = HeaderValue::from_static("no-referrer");
+    response.headers_mut().insert(HeaderName::from_static("referrer-policy"), none);
+    response
+}
+
+/// A page with a form that is sent to its own origin: a browser that hid where it comes from would write its `Origin` as
+/// `null` (Fetch standard, "append a request `Origin` header").
+#[must_use]
+pub fn form(status: StatusCode, html: String, policy: HeaderValue) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::from(html));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
+    headers.insert(HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY"));
+    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("same-origin"));
     response
 }
 

@@ -37,6 +37,13 @@ impl Returns {
         read().unwrap_or(none)
     }
 
+    /// The count once a sign-in here leads to the page: nobody has to come back more often, for if this browser comes there
+    /// without a session now, the next sign-in will not hold either.
+    #[must_use]
+    pub fn after_sign_in(page: SessionKey, now: UnixTime) -> Self {
+        Self { redirects: MOST, ..Self::read(None, page, now) }
+    }
+
     /// Whether the browser has come back so often that another redirect would not help.
     #[must_use]
     pub const fn is_loop(self) -> bool {
@@ -81,6 +88,14 @@ mod tests {
         assert!(Returns::read(cookie.as_deref(), PAGE, at(30)).is_loop());
         assert!(!Returns::read(cookie.as_deref(), PAGE, at(31)).is_loop());
         assert!(!Returns::read(cookie.as_deref(), SessionKey([8; 32]), at(1)).is_loop());
+    }
+
+    #[test]
+    fn who_comes_back_from_a_sign_in_here_without_a_session_is_told_at_once() {
+        let cookie = Returns::after_sign_in(PAGE, at(0)).to_string();
+        assert!(Returns::read(Some(&cookie), PAGE, at(2)).is_loop());
+        assert!(!Returns::read(Some(&cookie), SessionKey([8; 32]), at(2)).is_loop());
+        assert!(!Returns::read(Some(&cookie), PAGE, at(31)).is_loop());
     }
 
     #[test]

@@ -3,13 +3,25 @@
 //! Source: RFC 9111 §5.2.2 (`public`, `private`, `s-maxage`, `no-store`), RFC 9213 (`CDN-Cache-Control`).
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// Fields that only caches on the way read.
+const FOR_CACHES: [HeaderName; 4] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("edge-control"),
+    HeaderName::from_static("x-accel-expires"),
+];
 
 /// Makes an answer nobody's but this client's. `stored`: it carries our cookies, so it is not stored at all, unless it is
 /// a 304, which would take that over into the stored answer that it refreshes.
 pub fn keep_private(headers: &mut HeaderMap, status: StatusCode, stored: Stored) {
-    for name in ["cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires"] {
+    for name in FOR_CACHES {
         headers.remove(name);
+    }
+    if stored == Stored::No && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        return;
     }
     let mut kept: Vec<String> = Vec::new();
     for line in headers.get_all(CACHE_CONTROL) {

@@ -56,6 +56,24 @@ pub fn cross_site(method: &Method, headers: &HeaderMap, asker: Asker, site: &Sit
     if fine { CrossSite::Fine } else { CrossSite::Refused }
 }
 
+/// Checks a form that the site's own pages alone may send, whoever is signed in: what the browser says of its origin has to
+/// name the site, in both fields where both came. Neither sibling hosts nor listed origins pass.
+#[must_use]
+pub fn own_form(headers: &HeaderMap, site: &Site) -> CrossSite {
+    let fetched = match lines(headers, "sec-fetch-site") {
+        Lines::None => None,
+        Lines::One(value) if value == "same-origin" || value == "none" => Some(()),
+        Lines::One(_) | Lines::Many => return CrossSite::Refused,
+    };
+    match (fetched, lines(headers, ORIGIN.as_str())) {
+        (_, Lines::None) => CrossSite::Fine,
+        (_, Lines::One(value)) if value == site.origin.as_str() => CrossSite::Fine,
+        // Privacy settings hide an origin as "null": then the browser's other word counts.
+        (Some(()), Lines::One(value)) if value == "null" => CrossSite::Fine,
+        (_, Lines::One(_) | Lines::Many) => CrossSite::Refused,
+    }
+}
+
 fn lines<'a>(headers: &'a HeaderMap, name: &str) -> Lines<'a> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
@@ -143,6 +161,30 @@ mod tests {
             (vec![fetched("same-origin, same-origin")], [true, false, false]),
         ] {
             assert_eq!([Off, CrossSite, SameSite].map(|csrf| fine(csrf, &lines)), wanted, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_of_the_sites_own_comes_from_nowhere_else() {
+        for (lines, wanted) in [
+            (vec![], true),
+            (vec![OWN], true),
+            (vec![fetched("same-origin")], true),
+            (vec![fetched("none"), OWN], true),
+            (vec![fetched("same-origin"), NULL], true),
+            (vec![NULL], false),
+            (vec![LISTED], false),
+            (vec![fetched("same-origin"), LISTED], false),
+            (vec![fetched("same-origin"), SIBLING], false),
+            (vec![fetched("same-site"), OWN], false),
+            (vec![fetched("cross-site"), OWN], false),
+            (vec![fetched("cross-site")], false),
+            (vec![fetched("same-origin"), fetched("same-origin")], false),
+            (vec![OWN, OWN], false),
+            (vec![("origin", "http://app.example")], false),
+        ] {
+            let fine = own_form(&head(&lines), &site()) == CrossSite::Fine;
+            assert_eq!(fine, wanted, "{lines:?}");
         }
     }
 

@@ -28,9 +28,10 @@ impl HostPort {
             };
             return Some(Self { name: format!("[{address}]"), port });
         }
-        let (name, port) = match text.split_once(':') {
+        let (name, port) = match text.bytes().position(|b| b == b':').and_then(|at| text.split_at_checked(at))
+        {
             None => (text, None),
-            Some((name, port)) => (name, Some(parse_port(port)?)),
+            Some((name, port)) => (name, Some(parse_port(port.get(1..)?)?)),
         };
         let name = name.strip_suffix('.').unwrap_or(name);
         is_name(name).then(|| Self { name: name.to_ascii_lowercase(), port })
@@ -49,21 +50,20 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn is_name(name: &str) -> bool {
-    let label = |label: &str| {
+    let label = |label: &[u8]| {
         (1..=MAX_LABEL).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
     };
     name.len() <= MAX_NAME
-        && name.split('.').all(label)
+        && name.as_bytes().split(|b| *b == b'.').all(label)
         && (!ends_in_number(name) || name.parse::<Ipv4Addr>().is_ok())
 }
 
 /// Whether a browser would take the name for an IPv4 address (WHATWG URL, "ends in a number").
 fn ends_in_number(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    last.bytes().all(|b| b.is_ascii_digit())
-        || hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    let last = name.as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
+    let hex = last.strip_prefix(b"0x").or_else(|| last.strip_prefix(b"0X"));
+    last.iter().all(u8::is_ascii_digit) || hex.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 #[cfg(test)]

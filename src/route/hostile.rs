@@ -121,7 +121,7 @@ fn rule(path: &str, access: RuleAccess) -> Rule {
 
 fn session(access: Access, claims: &[&str]) -> RuleAccess {
     let claims = claims.iter().map(|claim| ((*claim).to_owned(), vec!["yes".to_owned()])).collect();
-    RuleAccess::Session(Need { access, require: Require::new(claims) })
+    RuleAccess::Session(Need { access, require: Require::new(claims), ..Need::default() })
 }
 
 fn origin(text: &str) -> Origin {

@@ -25,10 +25,12 @@ pub fn cors<'a>(method: &Method, headers: &HeaderMap, site: &'a Site) -> Cors<'a
     let is_preflight = *method == Method::OPTIONS
         && headers.contains_key(ORIGIN)
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    match (is_preflight, listed_origin(headers, site)) {
-        (false, _) => Cors::NoPreflight,
-        (true, Some(origin)) => Cors::Listed(origin),
-        (true, None) => Cors::Unlisted,
+    if !is_preflight {
+        return Cors::NoPreflight;
+    }
+    match listed_origin(headers, site) {
+        Some(origin) => Cors::Listed(origin),
+        None => Cors::Unlisted,
     }
 }
 

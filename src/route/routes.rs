@@ -170,6 +170,7 @@ mod tests {
         RuleAccess::Session(Need {
             access: Access::Required,
             require: Require::new(claims.into_iter().collect()),
+            ..Need::default()
         })
     }
 
@@ -266,7 +267,10 @@ mod tests {
             ("a".to_owned(), vec!["yes".to_owned()]),
             ("b".to_owned(), vec!["yes".to_owned()]),
         ]);
-        assert_eq!(route.rule.access, RuleAccess::Session(Need { access: Access::Required, require: both }));
+        assert_eq!(
+            route.rule.access,
+            RuleAccess::Session(Need { access: Access::Required, require: both, ..Need::default() })
+        );
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub struct Rule {
     pub cache: CacheRule,
     /// Whether the upstream sees session cookies.
     pub cookies: CookieRule,
+    /// What an upstream's 401 to a live session leads to.
+    pub renew_on_401: RenewOn401,
+    /// What becomes of its tunnels and event streams when their session ends.
+    pub on_session_end: OnSessionEnd,
+    /// JSON bodies say who asks, the way DIGIT's services read it; at most so many bytes of them.
+    pub digit_body: Option<u64>,
+    /// Most bytes of a request body; `None`: the site's.
+    pub body: Option<u64>,
 }
 
 /// Who is let in.
@@ -90,6 +98,26 @@ pub enum CacheRule {
     Private,
 }
 
+/// What an upstream's 401 to a live session leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RenewOn401 {
+    /// The client gets it.
+    #[default]
+    No,
+    /// Once for each access token, the session is renewed and a GET or HEAD sent once more.
+    Yes,
+}
+
+/// What becomes of tunnels and event streams when their session ends. In order of strictness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnSessionEnd {
+    /// They go on.
+    Keep,
+    /// They are closed.
+    #[default]
+    Close,
+}
+
 /// Whether the upstream sees session cookies. In order of strictness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CookieRule {
@@ -112,6 +140,10 @@ impl Rule {
             preflight: Preflight::default(),
             cache: CacheRule::default(),
             cookies: CookieRule::default(),
+            renew_on_401: RenewOn401::default(),
+            on_session_end: OnSessionEnd::default(),
+            digit_body: None,
+            body: None,
         }
     }
 
@@ -120,10 +152,17 @@ impl Rule {
         let session_settings = match other.access {
             RuleAccess::Public => true,
             RuleAccess::Session(_) => {
-                self.csrf >= other.csrf && self.preflight >= other.preflight && self.cache >= other.cache
+                self.csrf >= other.csrf
+                    && self.preflight >= other.preflight
+                    && self.cache >= other.cache
+                    && self.on_session_end >= other.on_session_end
             }
         };
-        session_settings && self.access.is_at_least(&other.access) && self.cookies >= other.cookies
+        let says_who = self.digit_body.is_some() || other.digit_body.is_none();
+        session_settings
+            && says_who
+            && self.access.is_at_least(&other.access)
+            && self.cookies >= other.cookies
     }
 
     /// A rule for every path that is as strict as all of these together.
@@ -141,6 +180,9 @@ impl Rule {
             preflight: rules.iter().map(|rule| rule.preflight).max().unwrap_or_default(),
             cache: rules.iter().map(|rule| rule.cache).max().unwrap_or_default(),
             cookies: rules.iter().map(|rule| rule.cookies).max().unwrap_or_default(),
+            on_session_end: rules.iter().map(|rule| rule.on_session_end).max().unwrap_or_default(),
+            digit_body: rules.iter().filter_map(|rule| rule.digit_body).min(),
+            body: rules.iter().map(|rule| rule.body).min().flatten(),
             ..start
         }
     }
@@ -156,7 +198,9 @@ impl RuleAccess {
                     (Access::Required, _) | (Access::Optional, Access::Optional) => true,
                     (Access::Optional, Access::Required) => false,
                 };
-                covers_access && (other.require.is_empty() || own.require == other.require)
+                covers_access
+                    && own.stale <= other.stale
+                    && (other.require.is_empty() || own.require == other.require)
             }
         }
     }
@@ -169,7 +213,9 @@ impl RuleAccess {
                     (Access::Optional, Access::Optional) => Access::Optional,
                     (Access::Required, _) | (_, Access::Required) => Access::Required,
                 };
-                Self::Session(Need { access, require: own.require.and(&other.require) })
+                // Whoever the stricter of the two turns away is turned away.
+                let stale = own.stale.min(other.stale);
+                Self::Session(Need { access, require: own.require.and(&other.require), stale })
             }
         }
     }

@@ -1,32 +1,50 @@
 //! Listeners and connections: who may connect, for how long, and how it ends.
 //! In: settings and a handler. Out: answered requests. Errors: [`ListenError`] at start; later faults end one connection.
-//! I/O: sockets. Source: RFC 9112 (HTTP/1.1); RFC 9110 §15.5.9 (408), RFC 6585 §5 (431).
+//! I/O: sockets. Source: RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2); RFC 9110 §15.5.9 (408), RFC 6585 §5 (431).
 
+mod converse;
+pub mod framing;
+mod http2;
 mod pace;
+mod proxy;
+mod rewound;
+mod seats;
+mod seldom;
+mod strict;
 pub mod tls;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::ReplyBody;
+use crate::certificate::ClientCertificate;
 use crate::meter::Meters;
-use crate::server::pace::{Paced, Pacer};
+use crate::server::converse::Conversation;
+pub use crate::server::http2::{Http2Limits, WithoutTls};
+pub use crate::server::proxy::ProxySenders;
+pub use crate::server::seats::{SeatLimits, Seats};
+use crate::server::seldom::Seldom;
 use crate::server::tls::Tls;
+
+/// For those who came at the last moment to bring their first request, once nobody else is let in.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
+/// For letting in those who are at the door when it closes, and most of them.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+const LAST_ONES: usize = 1024;
+
+/// How long before the end of a drain tunnels are told to go.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// What a client connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +55,12 @@ pub struct ConnectionLimits {
     pub idle: Duration,
     /// Without a byte that the client takes, while there are bytes for it.
     pub write: Duration,
-    /// Open connections at a time.
-    pub connections: usize,
     /// Bytes of a request head.
     pub head_bytes: usize,
     /// Fields of a request head.
     pub head_fields: usize,
+    /// `None`: HTTP/1.1 alone is spoken.
+    pub http2: Option<Http2Limits>,
 }
 
 impl Default for ConnectionLimits {
@@ -51,9 +69,9 @@ impl Default for ConnectionLimits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             write: Duration::from_secs(60),
-            connections: 10_000,
             head_bytes: 32 * 1024,
             head_fields: 100,
+            http2: Some(Http2Limits::default()),
         }
     }
 }
@@ -70,19 +88,50 @@ pub struct ListenError {
 
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one request that came from `peer`.
+    /// Answers one request that came by this connection.
     fn handle(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        came: &Came,
     ) -> impl Future<Output = Response<ReplyBody>> + Send;
+
+    /// The answer to a head that cannot be read, or is too large.
+    fn unread(&self, status: StatusCode, _came: &Came) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody::empty());
+        *response.status_mut() = status;
+        response
+    }
+}
+
+/// How a connection's requests come.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// The other end: the one on the socket, or the one that a listed proxy named in a PROXY protocol head.
+    pub peer: SocketAddr,
+    /// Whether they come by TLS.
+    pub by: By,
+    /// Whom the client's certificate is for, where it has shown one.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// It is not.
+    Plain,
+    /// It is, and ends here.
+    Tls,
 }
 
 /// The life of a server's connections: first asked to finish, then cut.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
-    /// Stops accepting and lets each connection finish the request that it has begun.
+    /// Stops accepting.
+    pub shut: CancellationToken,
+    /// Lets each connection finish the request that it has begun.
     pub finish: CancellationToken,
+    /// Tells what is left that the end is near, to those who can be told: tunnels.
+    pub leave: CancellationToken,
     /// Ends what is left.
     pub cut: CancellationToken,
     /// Every task of the server.
@@ -90,13 +139,22 @@ pub struct Life {
 }
 
 impl Life {
-    /// Stops accepting, waits for the connections at most `limit`, then cuts what is left.
+    /// Stops accepting, waits for the connections at most `limit`, then cuts what is left. Tunnels are told before.
     pub async fn drain(&self, limit: Duration) -> Drained {
+        self.shut.cancel();
+        let (late, notice) = (LAST_MOMENT.min(limit / 4), NOTICE.min(limit / 2));
+        tokio::time::sleep(late).await;
         self.finish.cancel();
         self.tasks.close();
-        let drained = match tokio::time::timeout(limit, self.tasks.wait()).await {
+        let drained = match tokio::time::timeout(limit - late - notice, self.tasks.wait()).await {
             Ok(()) => Drained::All,
-            Err(_elapsed) => Drained::Cut,
+            Err(_elapsed) => {
+                self.leave.cancel();
+                match tokio::time::timeout(notice, self.tasks.wait()).await {
+                    Ok(()) => Drained::All,
+                    Err(_elapsed) => Drained::Cut,
+                }
+            }
         };
         self.cut.cancel();
         self.tasks.wait().await;
@@ -113,6 +171,15 @@ pub enum Drained {
     Cut,
 }
 
+/// Takes a listening socket that another process opened, such as a service manager.
+///
+/// # Errors
+/// [`io::Error`] where it is none that can be waited for.
+pub fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
 /// Opens a listening socket.
 ///
 /// # Errors
@@ -121,154 +188,137 @@ pub async fn listen(addr: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(addr).await.map_err(|source| ListenError { addr, source })
 }
 
-/// Accepts plain connections until `life` says to finish.
-pub async fn serve<H: Handler>(
-    listener: TcpListener,
-    handler: H,
-    limits: ConnectionLimits,
-    meters: Arc<Meters>,
-    life: Life,
-) {
-    accept(Door { listener, tls: None }, handler, limits, meters, life).await;
+/// What all listeners of a server have in common. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hall<H> {
+    /// Answers the requests.
+    pub handler: H,
+    /// What a connection may take.
+    pub limits: ConnectionLimits,
+    /// The places of all connections.
+    pub seats: Seats,
+    /// Who says first whose a connection is.
+    pub senders: Arc<ProxySenders>,
+    /// The counters.
+    pub meters: Arc<Meters>,
+    /// The life of the connections.
+    pub life: Life,
 }
 
-/// A listening socket, and what makes its streams TLS.
+impl<H> Hall<H> {
+    /// A hall for so many connections, without PROXY protocol.
+    pub fn new(
+        handler: H,
+        limits: ConnectionLimits,
+        connections: usize,
+        meters: Arc<Meters>,
+        life: Life,
+    ) -> Self {
+        let seats = SeatLimits { connections, per_client: connections, unlimited: Vec::new() };
+        let seats = Seats::new(seats, Arc::clone(&meters));
+        Self { handler, limits, seats, senders: Arc::default(), meters, life }
+    }
+}
+
+/// A listening socket, and what is spoken there.
 #[derive(Debug)]
 pub struct Door {
     /// The socket.
     pub listener: TcpListener,
-    /// `None`: plain HTTP.
+    /// Whether its streams are TLS.
+    pub by: By,
+}
+
+/// What a connection gets that comes now. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Welcome<H> {
+    /// Its limits, and who answers it.
+    pub hall: Hall<H>,
+    /// What makes streams TLS; `None`: no door is for TLS.
     pub tls: Option<Tls>,
 }
 
-/// Accepts connections through this door until `life` says to finish.
-pub async fn accept<H: Handler>(
-    door: Door,
-    handler: H,
-    limits: ConnectionLimits,
-    meters: Arc<Meters>,
-    life: Life,
-) {
-    let Door { listener, tls } = door;
-    let permits = Arc::new(Semaphore::new(limits.connections));
+/// What connections get, all of it of the same settings: replaced as a whole, and each connection keeps what it was given.
+#[derive(Debug)]
+pub struct Entrance<H>(Arc<ArcSwap<Welcome<H>>>);
+
+impl<H> Clone for Entrance<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H: Clone> Entrance<H> {
+    /// An entrance where this is given.
+    #[must_use]
+    pub fn new(welcome: Welcome<H>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(welcome)))
+    }
+
+    /// What is given now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Welcome<H>> {
+        self.0.load_full()
+    }
+
+    /// Gives this from now on.
+    pub fn change(&self, welcome: Welcome<H>) {
+        self.0.store(Arc::new(welcome));
+    }
+}
+
+/// Accepts connections through this door until the life that its hall had at first says to shut. Who is at the door by then is
+/// let in: a listener that closes turns them away with an error.
+pub async fn accept<H: Handler>(door: Door, entrance: Entrance<H>) {
+    let shut = entrance.now().hall.life.shut.clone();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = life.finish.cancelled() => return,
+            accepted = door.listener.accept() => accepted,
+            () = shut.cancelled() => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, socket)) => door.let_in(stream, socket, &entrance),
             Err(error) => {
                 // Out of descriptors, most likely: wait for some connection to end instead of asking in a circle.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            meters.connections_refused.inc();
-            drop(stream);
-            continue;
-        };
-        let seat = Seat { _counted: Counted::new(&meters), _permit: permit };
-        let (handler, tls) = (handler.clone(), tls.clone());
-        let (finish, cut) = (life.finish.clone(), life.cut.clone());
-        life.tasks.spawn(async move {
-            tokio::select! {
-                () = greet(stream, tls, Conversation { peer, handler, limits, finish, seat }) => {}
-                () = cut.cancelled() => {}
-            }
-        });
-    }
-}
-
-/// A connection that is counted as open for as long as this lives, whatever ends it.
-#[derive(Debug)]
-struct Counted(Arc<Meters>);
-
-impl Counted {
-    fn new(meters: &Arc<Meters>) -> Self {
-        meters.connections.inc();
-        Self(Arc::clone(meters))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.dec();
-    }
-}
-
-/// What a connection needs beside its stream.
-struct Conversation<H> {
-    peer: SocketAddr,
-    handler: H,
-    limits: ConnectionLimits,
-    finish: CancellationToken,
-    seat: Seat,
-}
-
-/// A connection's place among those that may be open. It goes with the stream, into a tunnel too.
-#[derive(Debug)]
-struct Seat {
-    _counted: Counted,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Begins a connection: with a handshake where the door has TLS. The protocol is chosen here, once there are several.
-async fn greet<H: Handler>(stream: TcpStream, tls: Option<Tls>, conversation: Conversation<H>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
-    match tls {
-        None => converse(stream, conversation).await,
-        Some(tls) => {
-            let greeted = tokio::select! {
-                greeted = tls.accept(stream) => greeted,
-                () = conversation.finish.cancelled() => None,
-            };
-            if let Some(stream) = greeted {
-                converse(stream, conversation).await;
             }
         }
     }
-}
-
-/// Serves one connection.
-async fn converse<S, H>(stream: S, conversation: Conversation<H>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler,
-{
-    let Conversation { peer, handler, limits, finish, seat } = conversation;
-    let pacer = Pacer::new(limits.head, limits.idle);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (handler, busy) = (handler.clone(), pacer.request());
-        async move {
-            let response = handler.handle(request, peer).await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                busy.becomes_tunnel();
-            }
-            Ok::<_, Infallible>(response.map(|body| pace::Held::new(body, busy)))
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(limits.head_fields)
-        .max_header_size(limits.head_bytes)
-        .max_buf_size(limits.head_bytes.max(64 * 1024))
-        .serve_connection(TokioIo::new(Paced::new(stream, pacer.clone(), limits.write, Some(seat))), service)
-        .with_upgrades();
-    tokio::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = finish.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let last_ones = async {
+        for _ in 0..LAST_ONES {
+            let Ok((stream, socket)) = door.listener.accept().await else { return };
+            door.let_in(stream, socket, &entrance);
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a client connection ended early");
+    drop(tokio::time::timeout(LAST_LOOK, last_ones).await);
+}
+
+impl Door {
+    /// Gives a connection what connections get now, and a task of its own.
+    fn let_in<H: Handler>(&self, stream: TcpStream, socket: SocketAddr, entrance: &Entrance<H>) {
+        let welcome = entrance.now();
+        let tls = match (self.by, &welcome.tls) {
+            (By::Plain, _) => None,
+            (By::Tls, Some(tls)) => Some(tls.clone()),
+            (By::Tls, None) => return,
+        };
+        let Some(seat) = welcome.hall.seats.take() else { return };
+        let life = &welcome.hall.life;
+        let cut = life.cut.clone();
+        let conversation = Conversation { socket, hall: welcome.hall.clone(), seat };
+        let greeting = Box::pin(conversation.greet(stream, tls));
+        life.tasks.spawn(async move {
+            let talked = async {
+                if let Some(talking) = greeting.await {
+                    talking.await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = talked => {}
+                () = Seldom::new(cut.cancelled()) => {}
+            }
+        });
     }
 }

@@ -1,5 +1,6 @@
-//! TLS for clients: certificates by the name that a client asks for, read again when their files change.
-//! In: PEM files. Out: an acceptor. Errors: [`TlsError`]; after the start a bad file keeps the old certificates.
+//! TLS for clients: certificates by the name that a client asks for, and certificates of clients, read again when their files
+//! change.
+//! In: PEM files. Out: an acceptor. Errors: [`TlsError`]; after the start a bad file keeps all of the old ones.
 //! I/O: files, the handshake. Source: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 6066 §3 (server name), RFC 9525 (names).
 
 use std::fs;
@@ -9,14 +10,21 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoClientAuth, ProducesTickets, ResolvesServerCert, ServerConfig, VerifierBuilderError,
+    WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::certificate::ClientCertificate;
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +45,39 @@ pub struct TlsSettings {
     pub certificates: Vec<CertificateFiles>,
     /// Longest time for a handshake.
     pub handshake: Duration,
+    /// What clients may choose to speak (RFC 7301).
+    pub offer: Offer,
+    /// Which certificates clients are asked for; `None`: none.
+    pub clients: Option<ClientSettings>,
+}
+
+/// Which certificates clients show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// The authorities that sign them (PEM).
+    pub authorities: Vec<PathBuf>,
+    /// What these have taken back (PEM); with any, each authority that signs clients needs one that is not out of date.
+    pub revoked: Vec<PathBuf>,
+    /// What becomes of clients without one.
+    pub without: WithoutCertificate,
+}
+
+/// What becomes of a client that shows no certificate. One that shows a bad one is refused in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutCertificate {
+    /// It is served.
+    Served,
+    /// Its handshake fails.
+    Refused,
+}
+
+/// The versions of HTTP that are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/2 and HTTP/1.1.
+    Http2,
+    /// HTTP/1.1 alone.
+    Http1,
 }
 
 /// Why TLS cannot be served.
@@ -50,8 +91,8 @@ pub enum TlsError {
         /// Why not.
         source: rustls::pki_types::pem::Error,
     },
-    /// A file holds no certificate.
-    #[error("{path}: holds no certificate")]
+    /// A file holds nothing of what it is for.
+    #[error("{path}: holds no certificate, or no revocation list where one belongs")]
     Empty {
         /// The file.
         path: PathBuf,
@@ -66,6 +107,17 @@ pub enum TlsError {
         /// Why not.
         source: rustls::Error,
     },
+    /// What a file holds is no certificate authority.
+    #[error("{path}: holds no certificate authority")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// The authorities and revocation lists for clients cannot be used.
+    #[error("client certificates cannot be verified with these files")]
+    Clients(#[from] VerifierBuilderError),
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up")]
     Setup(#[from] rustls::Error),
@@ -74,43 +126,57 @@ pub enum TlsError {
 /// Turns TCP streams into TLS streams. Cheap to clone.
 #[derive(Clone)]
 pub struct Tls {
+    settings: Arc<TlsSettings>,
+    current: Arc<ArcSwap<Loaded>>,
+    /// Seals what clients resume with, as long as no certificates of theirs are asked for.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+/// What the files held.
+struct Loaded {
     acceptor: TlsAcceptor,
-    handshake: Duration,
-    certificates: Arc<Certificates>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("handshake", &self.handshake).finish_non_exhaustive()
+        f.debug_struct("Tls").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
+/// A client that has made its handshake.
+#[derive(Debug)]
+pub struct Greeted<S> {
+    /// The connection.
+    pub stream: TlsStream<S>,
+    /// Whom the certificate is for that it has shown.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
 impl Tls {
-    /// An acceptor for TLS 1.2 and 1.3 with HTTP/1.1.
+    /// An acceptor for TLS 1.2 and 1.3. What is spoken by it the client chooses: HTTP/2 where `settings` offer it, or HTTP/1.1.
     ///
     /// # Errors
     /// [`TlsError`], naming the file that cannot be used.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let loaded = load(&settings.certificates)?;
-        let files = settings.certificates.clone();
-        let certificates = Arc::new(Certificates { files, current: ArcSwap::from_pointee(loaded) });
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            handshake: settings.handshake,
-            certificates,
-        })
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let loaded = Loaded::read(settings, &tickets)?;
+        let current = Arc::new(ArcSwap::from_pointee(loaded));
+        Ok(Self { settings: Arc::new(settings.clone()), current, tickets })
     }
 
     /// Makes the handshake with a client. `None` where it fails or takes too long: there is nobody to tell then.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Option<TlsStream<S>> {
-        match tokio::time::timeout(self.handshake, self.acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => Some(stream),
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Option<Greeted<S>> {
+        let loaded = self.current.load_full();
+        let handshake = loaded.acceptor.accept(stream);
+        match tokio::time::timeout(self.settings.handshake, handshake).await {
+            Ok(Ok(stream)) => match loaded.client(&stream) {
+                Ok(certificate) => Some(Greeted { stream, certificate }),
+                Err(fault) => {
+                    tracing::debug!(fault, "a client certificate was refused");
+                    None
+                }
+            },
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 None
@@ -124,13 +190,13 @@ impl Tls {
 
     /// Reads the files again whenever they have changed, until `stop`. New handshakes see the new certificates.
     pub async fn watch(self, stop: CancellationToken) {
-        let mut seen = self.certificates.stamps();
+        let mut seen = self.settings.stamps();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = stop.cancelled() => return,
             }
-            let now = self.certificates.stamps();
+            let now = self.settings.stamps();
             if now != seen {
                 seen = now;
                 self.reload();
@@ -140,9 +206,9 @@ impl Tls {
 
     /// Reads the files again. Where one of them cannot be used, all certificates stay as they are.
     pub fn reload(&self) -> Reloaded {
-        match load(&self.certificates.files) {
+        match Loaded::read(&self.settings, &self.tickets) {
             Ok(loaded) => {
-                self.certificates.current.store(Arc::new(loaded));
+                self.current.store(Arc::new(loaded));
                 tracing::info!("TLS certificates were read again");
                 Reloaded::New
             }
@@ -164,26 +230,101 @@ pub enum Reloaded {
     Kept,
 }
 
-#[derive(Debug)]
-struct Certificates {
-    files: Vec<CertificateFiles>,
-    current: ArcSwap<Vec<Arc<CertifiedKey>>>,
-}
-
-impl Certificates {
+impl TlsSettings {
     /// What tells whether a file has changed.
     fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let stamp = |path: &Path| {
+        let stamp = |path: &PathBuf| {
             let about = fs::metadata(path).ok()?;
             Some((about.modified().ok()?, about.len()))
         };
-        self.files.iter().flat_map(|files| [stamp(&files.cert), stamp(&files.key)]).collect()
+        let pairs = self.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+        let clients =
+            self.clients.iter().flat_map(|clients| clients.authorities.iter().chain(&clients.revoked));
+        pairs.chain(clients).map(stamp).collect()
     }
 }
 
+impl ClientSettings {
+    /// Whether its files can be used.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file that cannot.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.verifier().map(drop)
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for path in &self.authorities {
+            for authority in pem_file::<CertificateDer<'static>>(path)? {
+                let named = |source| TlsError::Authority { path: path.clone(), source };
+                roots.add(authority).map_err(named)?;
+            }
+        }
+        let mut revoked = Vec::new();
+        for path in &self.revoked {
+            revoked.extend(pem_file::<CertificateRevocationListDer<'static>>(path)?);
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .with_crls(revoked)
+            .only_check_end_entity_revocation()
+            .enforce_revocation_expiration();
+        let builder = match self.without {
+            WithoutCertificate::Served => builder.allow_unauthenticated(),
+            WithoutCertificate::Refused => builder,
+        };
+        Ok(builder.build()?)
+    }
+}
+
+impl Loaded {
+    fn read(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
+        let certificates = Certificates(load(&settings.certificates)?);
+        let clients = settings.clients.as_ref().map(ClientSettings::verifier).transpose()?;
+        let verifier = clients.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(certificates));
+        config.alpn_protocols = match settings.offer {
+            Offer::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Offer::Http1 => vec![b"http/1.1".to_vec()],
+        };
+        config.ticketer = match clients {
+            // What was verified under other authorities is not resumed.
+            Some(_) => aws_lc_rs::Ticketer::new()?,
+            None => Arc::clone(tickets),
+        };
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), clients })
+    }
+
+    /// Whom the certificate is for that a client has shown. One from an earlier handshake, which this one resumes, may be over or
+    /// taken back by now: the library verifies those of full handshakes alone (RFC 8446 §4.6.1).
+    fn client<S>(&self, stream: &TlsStream<S>) -> Result<Option<Arc<ClientCertificate>>, String> {
+        let Some(clients) = &self.clients else { return Ok(None) };
+        let session = stream.get_ref().1;
+        let Some((leaf, chain)) = session.peer_certificates().and_then(<[_]>::split_first) else {
+            return match clients.client_auth_mandatory() {
+                true => Err("there is none".to_owned()),
+                false => Ok(None),
+            };
+        };
+        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+            let verified = clients.verify_client_cert(leaf, chain, UnixTime::now());
+            verified.map_err(|error| error.to_string())?;
+        }
+        let read = ClientCertificate::read(leaf).map_err(|error| error.to_string())?;
+        Ok(Some(Arc::new(read)))
+    }
+}
+
+/// The gateway's own certificates.
+#[derive(Debug)]
+struct Certificates(Vec<Arc<CertifiedKey>>);
+
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current.load();
         let named = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
         let fits = |key: &&Arc<CertifiedKey>| {
             let leaf = key.cert.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
@@ -192,7 +333,7 @@ impl ResolvesServerCert for Certificates {
             };
             leaf.is_some_and(valid)
         };
-        current.iter().find(fits).or_else(|| current.first()).cloned()
+        self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
     }
 }
 
@@ -202,139 +343,22 @@ fn load(files: &[CertificateFiles]) -> Result<Vec<Arc<CertifiedKey>>, TlsError> 
 
 fn load_pair(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let CertificateFiles { cert, key } = files;
-    let pem = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::Pem { path, source }
-    };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(pem(cert))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty { path: cert.clone() });
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
+    let chain = pem_file(cert)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(pem_fault(key))?;
     CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
         .map(Arc::new)
         .map_err(|source| TlsError::Pair { cert: cert.clone(), key: key.clone(), source })
 }
 
-#[cfg(test)]
-mod tests {
-    use rustls::ClientConfig;
-    use tokio_rustls::TlsConnector;
-
-    use super::*;
-
-    struct Authority {
-        dir: tempfile::TempDir,
-        issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
-    }
-
-    impl Authority {
-        fn new() -> Self {
-            let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let issuer = rcgen::CertifiedIssuer::self_signed(params, key).expect("a certificate");
-            Self { dir: tempfile::tempdir().expect("a folder"), issuer }
-        }
-
-        fn issue(&self, file: &str, name: &str) -> CertificateFiles {
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-            let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-            let path = |end: &str| self.dir.path().join(format!("{file}.{end}"));
-            fs::write(path("crt"), cert.pem()).expect("written");
-            fs::write(path("key"), key.serialize_pem()).expect("written");
-            CertificateFiles { cert: path("crt"), key: path("key") }
-        }
-
-        /// The certificate that a client gets who asks for `name`, or `None` where it does not accept it.
-        async fn asked_for(&self, tls: &Tls, name: &str) -> Option<Vec<u8>> {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(self.issuer.der().clone()).expect("an authority");
-            let provider = Arc::new(aws_lc_rs::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .expect("versions")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            let (ours, theirs) = tokio::io::duplex(16 * 1024);
-            let connector = TlsConnector::from(Arc::new(config));
-            let name = ServerName::try_from(name.to_owned()).expect("a name");
-            let (_, client) = tokio::join!(tls.accept(ours), connector.connect(name, theirs));
-            let client = client.ok()?;
-            client.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec())
-        }
-    }
-
-    fn tls(certificates: Vec<CertificateFiles>) -> Tls {
-        Tls::new(&TlsSettings { certificates, handshake: Duration::from_secs(5) }).expect("usable")
-    }
-
-    #[tokio::test]
-    async fn each_name_gets_its_own_certificate() {
-        let authority = Authority::new();
-        let tls = tls(vec![authority.issue("a", "a.test"), authority.issue("b", "*.b.test")]);
-        let a = authority.asked_for(&tls, "a.test").await.expect("accepted");
-        let b = authority.asked_for(&tls, "x.b.test").await.expect("accepted");
-        assert_ne!(a, b);
-        assert!(authority.asked_for(&tls, "other.test").await.is_none(), "the first is for another name");
-    }
-
-    #[tokio::test]
-    async fn a_changed_file_is_taken_and_a_bad_one_is_not() {
-        let authority = Authority::new();
-        let files = authority.issue("a", "a.test");
-        let tls = tls(vec![files.clone()]);
-        let old = authority.asked_for(&tls, "a.test").await.expect("accepted");
-        fs::write(&files.cert, "no certificate").expect("written");
-        assert_eq!(tls.reload(), Reloaded::Kept);
-        assert_eq!(authority.asked_for(&tls, "a.test").await.expect("accepted"), old);
-        let other = authority.issue("other", "a.test");
-        fs::copy(&other.cert, &files.cert).expect("copied");
-        assert_eq!(tls.reload(), Reloaded::Kept, "the key is still the old one's");
-        assert_eq!(authority.asked_for(&tls, "a.test").await.expect("accepted"), old);
-        fs::copy(&other.key, &files.key).expect("copied");
-        assert_eq!(tls.reload(), Reloaded::New);
-        assert_ne!(authority.asked_for(&tls, "a.test").await.expect("accepted"), old);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn changed_files_are_noticed() {
-        let authority = Authority::new();
-        let files = authority.issue("a", "a.test");
-        let tls = tls(vec![files.clone()]);
-        let before = tls.certificates.current.load_full();
-        let stop = CancellationToken::new();
-        let watching = tls.clone().watch(stop.clone());
-        let looking = async {
-            tokio::time::sleep(LOOK_EVERY / 2).await;
-            let longer = authority.issue("other", "another-and-longer-name.a.test");
-            fs::copy(&longer.cert, &files.cert).expect("copied");
-            fs::copy(&longer.key, &files.key).expect("copied");
-            tokio::time::sleep(LOOK_EVERY).await;
-            stop.cancel();
-        };
-        tokio::join!(watching, looking);
-        assert!(!Arc::ptr_eq(&before, &tls.certificates.current.load_full()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unfinished_handshake_ends() {
-        let authority = Authority::new();
-        let tls = tls(vec![authority.issue("a", "a.test")]);
-        let (ours, _silent) = tokio::io::duplex(64);
-        assert!(tls.accept(ours).await.is_none());
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_used_is_named() {
-        let authority = Authority::new();
-        let good = authority.issue("a", "a.test");
-        let none = CertificateFiles { cert: "/no/such/file".into(), ..good.clone() };
-        let settings = |files| TlsSettings { certificates: vec![files], handshake: Duration::from_secs(1) };
-        let error = Tls::new(&settings(none)).expect_err("no file").to_string();
-        assert!(error.contains("/no/such/file"), "{error}");
-        fs::write(&good.cert, "").expect("written");
-        assert!(matches!(Tls::new(&settings(good)), Err(TlsError::Empty { .. } | TlsError::Pem { .. })));
-    }
+/// Everything of a kind that a file holds: at least one.
+fn pem_file<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
+    let all: Vec<T> = T::pem_file_iter(path).and_then(Iterator::collect).map_err(pem_fault(path))?;
+    if all.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(all) }
 }
+
+fn pem_fault(path: &Path) -> impl Fn(rustls::pki_types::pem::Error) -> TlsError {
+    move |source| TlsError::Pem { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;

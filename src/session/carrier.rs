@@ -10,7 +10,7 @@ use http::HeaderValue;
 use crate::clock::UnixTime;
 use crate::notes::Notes;
 use crate::outcome::{Issued, SessionKey};
-use crate::session::cookies::CookieNames;
+use crate::session::cookies::{self, CookieNames};
 use crate::session::seal::Sealer;
 use crate::session::sealed_notes;
 
@@ -52,6 +52,12 @@ impl Carrier {
         &self.settings.names
     }
 
+    /// How long cookies live where the backend does not say when the refresh token ends.
+    #[must_use]
+    pub const fn refresh_life(&self) -> Duration {
+        self.settings.refresh_life
+    }
+
     /// What seals our notes.
     #[must_use]
     pub const fn sealer(&self) -> &Sealer {
@@ -72,7 +78,7 @@ impl Carrier {
         let names = &self.settings.names;
         let tokens = &issued.tokens;
         let life = self.life(tokens.refresh_expires, now);
-        let mut lines = vec![self.line(&names.access, tokens.access.expose(), life)];
+        let mut lines = self.access_lines(tokens.access.expose(), life);
         if tokens.rotated {
             lines.push(self.line(&names.refresh, tokens.refresh.expose(), life));
         }
@@ -114,8 +120,37 @@ impl Carrier {
         })
     }
 
+    /// The name of the cookie by which a browser's sign-in forms are known.
+    #[must_use]
+    pub const fn form_name(&self) -> &'static str {
+        if self.settings.secure { cookies::FORM_OF_HOST } else { cookies::FORM }
+    }
+
+    /// The line that sets it: for this host alone, and never sent along with another site's form.
+    #[must_use]
+    pub fn form(&self, value: &str, life: Duration) -> Option<HeaderValue> {
+        let mut cookie = self.bare(self.form_name(), value, life);
+        cookie.set_same_site(SameSite::Lax);
+        to_value(cookie.to_string())
+    }
+
     fn session_names(&self) -> impl Iterator<Item = &str> {
         self.settings.names.all().filter(|name| *name != self.settings.names.returns)
+    }
+
+    /// One cookie, or two: then scripts may read the claims, and cannot use them without the signature.
+    fn access_lines(&self, token: &str, life: Duration) -> Vec<String> {
+        let names = &self.settings.names;
+        match (&names.signature, token.rsplit_once('.')) {
+            (None, _) => vec![self.line(&names.access, token, life)],
+            (Some(name), Some((signed, signature))) => {
+                let mut readable = self.shared(&names.access, signed, life);
+                readable.set_http_only(false);
+                vec![readable.to_string(), self.line(name, signature, life)]
+            }
+            // No token that a verifier takes.
+            (Some(_), None) => Vec::new(),
+        }
     }
 
     fn note(&self, notes: &Notes, host: &str, now: UnixTime) -> Option<String> {
@@ -134,11 +169,16 @@ impl Carrier {
     }
 
     fn line(&self, name: &str, value: &str, life: Duration) -> String {
+        self.shared(name, value, life).to_string()
+    }
+
+    /// A cookie of the shared domain, where there is one.
+    fn shared<'a>(&'a self, name: &'a str, value: &'a str, life: Duration) -> Cookie<'a> {
         let mut cookie = self.bare(name, value, life);
         if let Some(domain) = &self.settings.domain {
             cookie.set_domain(domain.as_str());
         }
-        cookie.to_string()
+        cookie
     }
 
     fn host_line(&self, name: &str, value: &str, life: Duration) -> String {
@@ -169,8 +209,13 @@ mod tests {
     use crate::token::{AccessToken, RefreshToken, SessionId, TokenSet};
 
     fn carrier(domain: Option<&str>) -> Carrier {
+        carrier_with(domain, None)
+    }
+
+    fn carrier_with(domain: Option<&str>, signature: Option<&str>) -> Carrier {
         let names = CookieNames {
             access: "at".into(),
+            signature: signature.map(str::to_owned),
             refresh: "rt".into(),
             session: Some("sid".into()),
             notes: "st".into(),
@@ -237,6 +282,23 @@ mod tests {
         let lines = lines(&values);
         assert!(!lines.iter().any(|line| line.starts_with("rt=")));
         assert!(lines.iter().all(|line| line.contains("Max-Age=3600") && !line.contains("Domain")));
+    }
+
+    #[test]
+    fn a_token_in_two_cookies_leaves_its_claims_readable_and_its_signature_not() {
+        let mut issued = issued(None);
+        issued.tokens.access = AccessToken::parse("head.claims.sig").expect("a token");
+        let carrier = carrier_with(Some("test.example"), Some("as"));
+        let values = carrier.store(&issued, SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
+        let lines = lines(&values);
+        assert!(lines[0].starts_with("at=head.claims; ") && !lines[0].contains("HttpOnly"), "{}", lines[0]);
+        assert!(lines[1].starts_with("as=sig; ") && lines[1].contains("HttpOnly"), "{}", lines[1]);
+        for attribute in ["Secure", "SameSite=Lax", "Path=/", "Domain=test.example", "Max-Age=3600"] {
+            assert!(lines[0].contains(attribute), "{attribute} in {}", lines[0]);
+        }
+        assert!(lines[2..].iter().all(|line| line.contains("HttpOnly")));
+        let cleared = carrier.clear();
+        assert!(cleared.iter().any(|line| line.to_str().expect("text").starts_with("as=; ")));
     }
 
     #[test]

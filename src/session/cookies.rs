@@ -5,14 +5,22 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
+use crate::network::Network;
 use crate::notes::Notes;
 use crate::token::{AccessToken, RefreshToken, SessionId};
+
+/// Holds the browser's half of what makes a sign-in form its own, where cookies are not secure.
+pub const FORM: &str = "doorkeep_form";
+/// The same where they are: no other host can set it (RFC 6265bis §4.1.3.2).
+pub const FORM_OF_HOST: &str = "__Host-doorkeep_form";
 
 /// The names of the cookies that are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieNames {
-    /// Holds the access token.
+    /// Holds the access token; where `signature` is a name, all of it before its last dot.
     pub access: String,
+    /// Holds what comes after the access token's last dot: a JWT's signature; `None`: the token is in one cookie.
+    pub signature: Option<String>,
     /// Holds the refresh token.
     pub refresh: String,
     /// Holds the session id, where the backend has one.
@@ -28,14 +36,15 @@ impl CookieNames {
     pub fn all(&self) -> impl Iterator<Item = &str> {
         [&self.access, &self.refresh, &self.notes, &self.returns]
             .into_iter()
-            .chain(self.session.as_ref())
+            .chain(&self.signature)
+            .chain(&self.session)
             .map(String::as_str)
     }
 
     /// Whether a cookie of this name is ours.
     #[must_use]
     pub fn owns(&self, name: &[u8]) -> bool {
-        self.all().any(|own| own.as_bytes() == name)
+        self.all().chain([FORM, FORM_OF_HOST]).any(|own| own.as_bytes() == name)
     }
 }
 
@@ -56,6 +65,8 @@ pub struct Presented {
     pub returns: Option<String>,
     /// Whether our cookies agree with each other.
     pub copies: Copies,
+    /// From where they came.
+    pub network: Network,
 }
 
 /// Whether each of our names came with one value.
@@ -96,36 +107,82 @@ impl KnownNotes {
 pub fn read(headers: &HeaderMap, names: &CookieNames) -> Presented {
     let mut found = Found::default();
     for line in headers.get_all(COOKIE) {
-        for (name, value) in line.as_bytes().split(|b| *b == b';').filter_map(name_and_value) {
+        for (name, value) in parts(line.as_bytes()).filter_map(name_and_value) {
             found.take(name, value, names);
         }
     }
     if found.copies == Copies::Differ {
-        return Presented { returns: text(found.returns), copies: Copies::Differ, ..Presented::default() };
+        let returns = text(found.returns).map(str::to_owned);
+        return Presented { returns, copies: Copies::Differ, ..Presented::default() };
     }
+    let access = match &names.signature {
+        None => text(found.access).and_then(AccessToken::parse),
+        // Half a token is none.
+        Some(_) => text(found.access)
+            .zip(text(found.signature))
+            .and_then(|(signed, signature)| AccessToken::parse(&format!("{signed}.{signature}"))),
+    };
     Presented {
-        access: text(found.access).and_then(|t| AccessToken::parse(&t)),
-        refresh: text(found.refresh).and_then(|t| RefreshToken::parse(&t)),
-        session: text(found.session).and_then(|t| SessionId::parse(&t)),
-        sealed_notes: text(found.notes),
+        access,
+        refresh: text(found.refresh).and_then(RefreshToken::parse),
+        session: text(found.session).and_then(SessionId::parse),
+        sealed_notes: text(found.notes).map(str::to_owned),
         notes: KnownNotes::None,
-        returns: text(found.returns),
+        returns: text(found.returns).map(str::to_owned),
         copies: Copies::Agree,
+        network: Network::None,
     }
+}
+
+/// The value of the one cookie of this name; `None` where there is none, or two that differ.
+#[must_use]
+pub fn one(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines = headers.get_all(COOKIE).iter();
+    let cookies = lines.flat_map(|line| parts(line.as_bytes()).filter_map(name_and_value));
+    let mut values = cookies.filter(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value);
+    let first = values.next()?;
+    if values.all(|other| other == first) { text(Some(first)).map(str::to_owned) } else { None }
 }
 
 /// Removes our cookies from a request head. Other cookies stay as they were sent; a line left empty goes.
 pub fn strip(headers: &mut HeaderMap, names: &CookieNames) {
-    let ours = |part: &[u8]| name_and_value(part).is_some_and(|(name, _)| names.owns(name));
+    strip_where(headers, |name| names.owns(name));
+}
+
+/// Puts the caller's access token, which may have been renewed on the way, where an app that sees our cookies looks for it.
+/// Other cookies stay as they were sent.
+pub fn bring_up_to_date(headers: &mut HeaderMap, names: &CookieNames, access: &AccessToken) {
+    if read(headers, names).access.as_ref() == Some(access) {
+        return;
+    }
+    let signature = names.signature.as_deref();
+    strip_where(headers, |name| {
+        names.access.as_bytes() == name || signature.is_some_and(|own| own.as_bytes() == name)
+    });
+    let token = access.expose();
+    let own = match signature.zip(token.rsplit_once('.')) {
+        Some((name, (signed, signature))) => format!("{}={signed}; {name}={signature}", names.access),
+        None => format!("{}={token}", names.access),
+    };
+    // One line: an app need not read more (RFC 6265 §5.4).
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).chain([own.as_bytes()]);
+    let line = lines.collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(mut line) = HeaderValue::from_bytes(&line) {
+        line.set_sensitive(true);
+        headers.insert(COOKIE, line);
+    }
+}
+
+fn strip_where(headers: &mut HeaderMap, goes: impl Fn(&[u8]) -> bool) {
+    let ours = |part: &[u8]| name_and_value(part).is_some_and(|(name, _)| goes(name));
     let lines = || headers.get_all(COOKIE).iter();
-    if !lines().any(|line| line.as_bytes().split(|b| *b == b';').any(ours)) {
+    if !lines().any(|line| parts(line.as_bytes()).any(ours)) {
         return;
     }
     let kept: Vec<HeaderValue> = lines()
         .filter_map(|line| {
-            let parts: Vec<&[u8]> =
-                line.as_bytes().split(|b| *b == b';').filter(|part| !ours(part)).collect();
-            let joined = parts.join(&b';');
+            let kept: Vec<&[u8]> = parts(line.as_bytes()).filter(|part| !ours(part)).collect();
+            let joined = kept.join(&b';');
             let rest = trim(&joined);
             if rest.is_empty() { None } else { HeaderValue::from_bytes(rest).ok() }
         })
@@ -139,6 +196,7 @@ pub fn strip(headers: &mut HeaderMap, names: &CookieNames) {
 #[derive(Default)]
 struct Found<'a> {
     access: Option<&'a [u8]>,
+    signature: Option<&'a [u8]>,
     refresh: Option<&'a [u8]>,
     session: Option<&'a [u8]>,
     notes: Option<&'a [u8]>,
@@ -151,6 +209,8 @@ impl<'a> Found<'a> {
         let is = |own: &str| own.as_bytes() == name;
         let slot = if is(&names.access) {
             &mut self.access
+        } else if names.signature.as_deref().is_some_and(is) {
+            &mut self.signature
         } else if is(&names.refresh) {
             &mut self.refresh
         } else if names.session.as_deref().is_some_and(is) {
@@ -186,8 +246,23 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-fn text(bytes: Option<&[u8]>) -> Option<String> {
-    bytes.and_then(|b| std::str::from_utf8(b).ok()).map(str::to_owned)
+fn text(bytes: Option<&[u8]>) -> Option<&str> {
+    bytes.and_then(|b| std::str::from_utf8(b).ok())
+}
+
+/// What stands between the semicolons of a line. Tokens are long, so their ends are searched for many bytes at a time.
+fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        match memchr::memchr(b';', line) {
+            Some(end) => {
+                rest = line.get(end + 1..);
+                line.get(..end)
+            }
+            None => rest.take(),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -199,6 +274,7 @@ mod tests {
     fn names() -> CookieNames {
         CookieNames {
             access: "access_token".into(),
+            signature: None,
             refresh: "refresh_token".into(),
             session: Some("session_id".into()),
             notes: "doorkeep_state".into(),
@@ -218,6 +294,14 @@ mod tests {
         let mut headers = head(lines);
         strip(&mut headers, &names());
         headers.get_all(COOKIE).iter().map(|l| String::from_utf8_lossy(l.as_bytes()).into_owned()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_those_between_semicolons(line in "[a; =]{0,12}") {
+            let split: Vec<&[u8]> = line.as_bytes().split(|b| *b == b';').collect();
+            prop_assert_eq!(parts(line.as_bytes()).collect::<Vec<_>>(), split);
+        }
     }
 
     #[test]
@@ -250,6 +334,47 @@ mod tests {
         let same = read(&head(&["access_token=A; refresh_token=R; access_token=A"]), &names());
         assert_eq!(same.copies, Copies::Agree);
         assert_eq!(read(&head(&["refresh_token=R", "refresh_token="]), &names()).copies, Copies::Differ);
+    }
+
+    #[test]
+    fn a_token_in_two_cookies_is_put_together() {
+        let names = CookieNames { signature: Some("access_token_signature".into()), ..names() };
+        let got = |line: &str| read(&head(&[line]), &names);
+        let whole = got("access_token=head.claims; refresh_token=R; access_token_signature=sig");
+        assert_eq!(whole.access, AccessToken::parse("head.claims.sig"));
+        assert_eq!(got("access_token=head.claims; refresh_token=R").access, None, "half of it is none");
+        assert_eq!(got("access_token_signature=sig; refresh_token=R").access, None);
+        let two = got("access_token=head.claims; access_token_signature=a; access_token_signature=b");
+        assert_eq!((two.access, two.copies), (None, Copies::Differ));
+        let mut headers =
+            head(&["access_token=a.b; k=v; access_token_signature=c; access_token_signature=d"]);
+        strip(&mut headers, &names);
+        assert_eq!(headers.get(COOKIE).expect("the rest"), "k=v");
+    }
+
+    #[test]
+    fn an_app_that_sees_our_cookies_sees_the_token_as_it_is_now() {
+        let new = AccessToken::parse("head.claims.new").expect("a token");
+        let passed = |lines: &[&str], names: &CookieNames| {
+            let mut headers = head(lines);
+            bring_up_to_date(&mut headers, names, &new);
+            assert_eq!(read(&headers, names).access.as_ref(), Some(&new));
+            headers.get_all(COOKIE).iter().map(|l| l.to_str().expect("text").to_owned()).collect::<Vec<_>>()
+        };
+        let split = CookieNames { signature: Some("as".into()), ..names() };
+        assert_eq!(
+            passed(&["a=1; access_token=old; refresh_token=R", "b=2"], &names()),
+            ["a=1; refresh_token=R; b=2; access_token=head.claims.new"]
+        );
+        assert_eq!(
+            passed(&["a=1; access_token=head.claims.new"], &names()),
+            ["a=1; access_token=head.claims.new"]
+        );
+        assert_eq!(
+            passed(&["as=old; access_token=head.claims; k=v"], &split),
+            ["k=v; access_token=head.claims; as=new"]
+        );
+        assert_eq!(passed(&[], &names()), ["access_token=head.claims.new"]);
     }
 
     #[test]

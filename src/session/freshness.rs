@@ -9,7 +9,9 @@ use crate::notes::Notes;
 use crate::outcome::{Ahead, Freshness};
 
 /// A token is due once less than `ahead` (at most half of its life) is left and a tenth of its life has passed since it
-/// came. Its life is `exp − iat`, or what our notes say; where neither tells, it is never due.
+/// came. Its life is `exp − iat`, or what our notes say, counted from when it came; where neither tells, or nobody knows
+/// its end, it is never due. So that sessions which began together are not renewed together, each has its own `ahead`, up to
+/// a tenth more or less; whoever reads a token comes to the same.
 #[must_use]
 pub(super) fn freshness(
     identity: &Identity,
@@ -17,12 +19,11 @@ pub(super) fn freshness(
     now: UnixTime,
     ahead: Ahead,
 ) -> Freshness {
+    let Some(end) = identity.expires_at() else { return Freshness::Fresh };
     let life = match (identity.issued_at(), notes) {
-        (Some(iat), _) => identity.expires_at().since(iat),
-        (None, Some(notes)) => match notes.expires_in {
-            Some(life) => life,
-            None => return Freshness::Fresh,
-        },
+        (Some(iat), _) => end.since(iat),
+        // Where the backend did not say it beside the token, the token itself does.
+        (None, Some(notes)) => notes.expires_in.unwrap_or_else(|| end.since(notes.received_at)),
         (None, None) => return Freshness::Fresh,
     };
     let received = notes.map(|notes| notes.received_at);
@@ -32,8 +33,34 @@ pub(super) fn freshness(
         Ahead::Percent(percent) => Duration::from_secs(life.as_secs() / 100 * u64::from(percent.min(50)))
             .saturating_add(Duration::from_secs(life.as_secs() % 100 * u64::from(percent.min(50)) / 100)),
     };
-    let left = identity.expires_at().since(now);
-    if left < window && now.since(renewed_at) >= tenth(life) { Freshness::Due } else { Freshness::Fresh }
+    let left = end.since(now);
+    if left > window.saturating_mul(2) {
+        return Freshness::Fresh;
+    }
+    if left < spread(window, identity, end) && now.since(renewed_at) >= tenth(life) {
+        Freshness::Due
+    } else {
+        Freshness::Fresh
+    }
+}
+
+/// A window a tenth longer or shorter, by what the token is: the same wherever it is read.
+fn spread(window: Duration, identity: &Identity, end: UnixTime) -> Duration {
+    let tenth = window.as_secs() / 10;
+    if tenth == 0 {
+        return window;
+    }
+    // FNV-1a: nobody gains by choosing where in the window a session is renewed, so this needs no key.
+    let session = identity.session().map_or("", |id| id.expose());
+    let parts = [identity.subject().as_bytes(), session.as_bytes(), &end.as_secs().to_be_bytes()];
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in parts.into_iter().flatten() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The upper half is the better mixed one.
+    let steps = tenth.saturating_mul(2).saturating_add(1);
+    let step = (hash >> 32) % steps;
+    Duration::from_secs(window.as_secs() - tenth).saturating_add(Duration::from_secs(step))
 }
 
 /// A tenth, in whole seconds and at least one: the clock has no finer ones.
@@ -71,11 +98,33 @@ mod tests {
     #[test]
     fn half_of_its_life_bounds_the_window() {
         let ahead = Ahead::Span(Duration::from_secs(600));
-        assert_eq!(freshness(&token(Some(0), 100), None, at(50), ahead), Freshness::Fresh);
-        assert_eq!(freshness(&token(Some(0), 100), None, at(51), ahead), Freshness::Due);
-        assert_eq!(freshness(&token(Some(0), 100), None, at(51), Ahead::Percent(90)), Freshness::Due);
-        assert_eq!(freshness(&token(Some(0), 100), None, at(80), Ahead::Percent(20)), Freshness::Fresh);
-        assert_eq!(freshness(&token(Some(0), 100), None, at(81), Ahead::Percent(20)), Freshness::Due);
+        for (ahead, window) in [(ahead, 50), (Ahead::Percent(90), 50), (Ahead::Percent(20), 20)] {
+            let due = due_from(&token(Some(0), 100), None, ahead).expect("due some time");
+            let least = 100 - window - window / 10 + 1;
+            assert!((least..=least + window / 5).contains(&due), "{ahead:?}: {due}");
+        }
+    }
+
+    /// From when on a token is due.
+    fn due_from(token: &Identity, notes: Option<&Notes>, ahead: Ahead) -> Option<u64> {
+        (0..10_000).find(|secs| freshness(token, notes, at(*secs), ahead) == Freshness::Due)
+    }
+
+    #[test]
+    fn sessions_that_began_together_come_due_apart_and_each_for_all_who_look_at_once() {
+        let ahead = Ahead::Span(Duration::from_secs(300));
+        let user = |n: u32| Identity::new(format!("u{n}"), None, Some(at(0)), at(1000), Map::new());
+        let due: Vec<u64> = (0..2000).map(|n| due_from(&user(n), None, ahead).expect("due")).collect();
+        let again: Vec<u64> = (0..2000).map(|n| due_from(&user(n), None, ahead).expect("due")).collect();
+        assert_eq!(due, again);
+        assert!(due.iter().all(|secs| (671..=731).contains(secs)), "a tenth of the window more or less");
+        let busiest = (671..=731).map(|secs| due.iter().filter(|d| **d == secs).count()).max();
+        assert!(busiest.is_some_and(|most| most < 100), "even enough: {busiest:?} of 2000 over 61 seconds");
+        let sessions = (0..50).map(|n| {
+            let id = crate::token::SessionId::parse(&format!("s{n}"));
+            due_from(&Identity::new("u".into(), id, Some(at(0)), at(1000), Map::new()), None, ahead)
+        });
+        assert!(sessions.collect::<std::collections::BTreeSet<_>>().len() > 20, "those of one user, too");
     }
 
     #[test]
@@ -91,6 +140,9 @@ mod tests {
         let ahead = Ahead::Percent(50);
         assert_eq!(freshness(&token(None, 100), Some(&notes(0, 100)), at(60), ahead), Freshness::Due);
         assert_eq!(freshness(&token(None, 100), None, at(99), ahead), Freshness::Fresh);
+        let unsaid = Notes { expires_in: None, ..notes(20, 0) };
+        let due = due_from(&token(None, 100), Some(&unsaid), ahead).expect("due some time");
+        assert!((57..=65).contains(&due), "half of what is left since it came: {due}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! | need | token state | refresh token | judgement |
 //! | --- | --- | --- | --- |
 //! | any | live and fresh, or due without a refresh token | any | admit, cookies kept |
-//! | any | live and due | present | admit, with a flight beside |
+//! | any | live and due | present | admit, with a flight beside, or renew first where that ends the old token |
 //! | any | live, requirement unmet | any | forbidden, cookies kept, no renewal |
 //! | any | absent, expired, invalid | present with all its wire presents | renew |
 //! | optional | absent, expired, invalid | none, or not all of it | admit anonymously, cookies kept |
@@ -15,13 +15,14 @@ use crate::asker::Asker;
 use crate::clock::UnixTime;
 use crate::identity::Identity;
 use crate::need::{Access, Need};
+use crate::network::Network;
 use crate::outcome::{
     BackendFault, Capabilities, Freshness, RenewOutcome, SessionKey, TokenFault, TokenState,
 };
 use crate::session::Sessions;
 use crate::session::cookies::{Copies, KnownNotes, Presented};
 use crate::session::seal::{SessionKeys, WithAccess};
-use crate::token::{Ending, Pair};
+use crate::token::{AccessToken, Ending, Pair, RefreshToken};
 use crate::verdict::{Caller, CookieChange, Decline, LoginReason, Verdict};
 
 /// What [`judge`] says.
@@ -31,6 +32,8 @@ pub enum Judgement {
     Settled(Verdict),
     /// Decided, and a renewal goes on beside the request.
     Beside(Verdict, RenewRequest),
+    /// Decided, but a renewal would end the token: it is made first, and where nothing comes of it the decision stands.
+    First(Verdict, RenewRequest),
     /// Not decided before a renewal.
     Renew(RenewRequest),
 }
@@ -54,6 +57,21 @@ pub struct RenewRequest {
     pub access_ends: Option<UnixTime>,
     /// When the refresh token ends, where our notes say so.
     pub refresh_expires: Option<UnixTime>,
+    /// The network of the client that asks.
+    pub network: Network,
+    /// Who is served although their access token is over, should the backend be away.
+    pub stale: Option<Box<Stale>>,
+}
+
+/// Somebody whose access token verifies but for its expiry, on a rule that serves such while the backend is away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stale {
+    /// Who it is.
+    pub identity: Identity,
+    /// The access token.
+    pub access: AccessToken,
+    /// Until when.
+    pub until: UnixTime,
 }
 
 /// Whether a refresh token of an unknown user may be presented.
@@ -103,9 +121,17 @@ impl Policy {
             let (access, session) = (ending.access.clone(), ending.session.clone());
             self.key(&Pair { refresh: refresh.clone(), access, session })
         });
+        let refresh = ending.refresh.as_ref().and_then(|refresh| self.refresh_mark(refresh));
         let session = ending.session.as_ref().map(|id| self.keys.digest(&["session", id.expose()]));
         let access = ending.access.as_ref().map(|token| self.keys.digest(&["access", token.expose()]));
-        [pair, session, access].into_iter().flatten().collect()
+        [pair, refresh, session, access].into_iter().flatten().collect()
+    }
+
+    /// The name of a refresh token alone, where the key of a pair also depends on its access token: an older access token
+    /// of a signed-out session would renew it.
+    #[must_use]
+    pub fn refresh_mark(&self, refresh: &RefreshToken) -> Option<SessionKey> {
+        self.capabilities.needs_access.then(|| self.keys.digest(&["refresh", refresh.expose()]))
     }
 }
 
@@ -157,10 +183,17 @@ fn judge_live(
         Freshness::Fresh => None,
         Freshness::Due => renewal(presented, Some(&identity), Blind::Refused, policy),
     };
-    let ends = identity.expires_at().saturating_add(policy.leeway);
+    let ends = identity.expires_at().map(|end| end.saturating_add(policy.leeway));
     let verdict = Verdict::Admit(Caller::Known(identity, access), change);
     match request {
-        Some(request) => Judgement::Beside(verdict, RenewRequest { access_ends: Some(ends), ..request }),
+        Some(request) => {
+            let request = RenewRequest { access_ends: ends, ..request };
+            if policy.capabilities.kills_access {
+                Judgement::First(verdict, request)
+            } else {
+                Judgement::Beside(verdict, request)
+            }
+        }
         None => Judgement::Settled(verdict),
     }
 }
@@ -172,7 +205,9 @@ fn judge_dead(need: &Need, asker: Asker, presented: &Presented, dead: &Dead, pol
     };
     let blind = if asker == Asker::Navigation { Blind::Allowed } else { Blind::Refused };
     match renewal(presented, identity, blind, policy) {
-        Some(request) => Judgement::Renew(request),
+        Some(request) => {
+            Judgement::Renew(RenewRequest { stale: stand_in(need, asker, presented, identity), ..request })
+        }
         None => {
             let reason = match dead {
                 _ if presented.copies == Copies::Differ => LoginReason::TwoCookies,
@@ -183,6 +218,27 @@ fn judge_dead(need: &Need, asker: Asker, presented: &Presented, dead: &Dead, pol
             Judgement::Settled(without_session(need, reason, CookieChange::Keep))
         }
     }
+}
+
+/// Who is served on an access token that is over, should the backend be away. A tunnel outlives every answer, so nobody
+/// opens one so.
+fn stand_in(need: &Need, asker: Asker, presented: &Presented, who: Option<&Identity>) -> Option<Box<Stale>> {
+    if need.stale.is_zero() || asker == Asker::WebSocket {
+        return None;
+    }
+    let (identity, access) = who.cloned().zip(presented.access.clone())?;
+    let until = identity.expires_at()?.saturating_add(need.stale);
+    Some(Box::new(Stale { identity, access, until }))
+}
+
+/// The renewal of a session whose token lives, because somebody refuses it.
+#[must_use]
+pub fn live_renewal(presented: &Presented, who: &Identity, policy: &Policy) -> Option<RenewRequest> {
+    let request = renewal(presented, Some(who), Blind::Refused, policy)?;
+    Some(RenewRequest {
+        access_ends: who.expires_at().map(|end| end.saturating_add(policy.leeway)),
+        ..request
+    })
 }
 
 /// The renewal that the cookies allow. `None` without a refresh token or without what its wire presents beside it.
@@ -213,6 +269,8 @@ fn renewal(
         blind,
         access_ends: None,
         refresh_expires: notes.and_then(|notes| notes.refresh_expires),
+        network: presented.network,
+        stale: None,
     })
 }
 
@@ -223,7 +281,7 @@ fn renewal(
 /// | any | renewed | admit, store; requirement unmet: forbidden, store |
 /// | optional / required | refused | admit anonymously, clear / login, clear |
 /// | optional / required | unavailable | admit anonymously, keep / unavailable, keep |
-/// | optional / required | issued but not verifiable | as above, but stored: the old tokens are spent |
+/// | optional / required | issued but not verifiable | as above, but stored where the refresh token is new: the old one is spent |
 /// | optional / required | withheld | admit anonymously, keep / login, keep |
 #[must_use]
 pub fn settle(need: &Need, key: SessionKey, outcome: RenewOutcome) -> Verdict {
@@ -242,19 +300,59 @@ pub fn settle(need: &Need, key: SessionKey, outcome: RenewOutcome) -> Verdict {
         RenewOutcome::Unavailable(fault) => {
             let change = match &fault {
                 BackendFault::Unverifiable { issued, .. } => CookieChange::Store(issued.clone()),
-                BackendFault::Connect
+                BackendFault::Unusable { .. }
+                | BackendFault::Connect
                 | BackendFault::NoDecision { .. }
                 | BackendFault::ClientRejected { .. }
                 | BackendFault::Lost(_)
                 | BackendFault::HeldBack { .. }
                 | BackendFault::Slow
                 | BackendFault::Busy
+                | BackendFault::Resting { .. }
+                | BackendFault::ShareAway
                 | BackendFault::Internal => CookieChange::Keep,
             };
             without_answer(need, fault, change)
         }
         RenewOutcome::Withheld => without_session(need, LoginReason::Withheld, CookieChange::Keep),
     }
+}
+
+/// Before the second decision: whom a rule serves although the access token is over, while the backend is away. It sets no
+/// cookie, and the method does not matter: the rule says for which paths it is right.
+///
+/// | outcome | stand-in of the request | verdict |
+/// | --- | --- | --- |
+/// | renewed, refused, withheld | any | none: [`settle`] decides |
+/// | unavailable: our own settings or faults, tokens that do not verify | any | none |
+/// | unavailable: no answer, no decision, lost, held back, too slow, too many, spared, share away | none, or its time is over | none |
+/// | the same | there, requirement met | admit, cookies kept |
+/// | the same | there, requirement unmet | forbidden, cookies kept |
+#[must_use]
+pub fn stale(need: &Need, request: &RenewRequest, outcome: &RenewOutcome, now: UnixTime) -> Option<Verdict> {
+    let away = match outcome {
+        RenewOutcome::Unavailable(fault) => match fault {
+            BackendFault::Connect
+            | BackendFault::NoDecision { .. }
+            | BackendFault::Lost(_)
+            | BackendFault::HeldBack { .. }
+            | BackendFault::Slow
+            | BackendFault::Busy
+            | BackendFault::Resting { .. }
+            | BackendFault::ShareAway => true,
+            BackendFault::ClientRejected { .. }
+            | BackendFault::Unusable { .. }
+            | BackendFault::Unverifiable { .. }
+            | BackendFault::Internal => false,
+        },
+        RenewOutcome::Renewed(_) | RenewOutcome::Refused(_) | RenewOutcome::Withheld => false,
+    };
+    let Stale { identity, access, .. } =
+        request.stale.as_deref().filter(|stale| away && now < stale.until)?;
+    Some(match need.require.lacking(identity) {
+        Some(lacking) => Verdict::Decline(Decline::Forbidden(lacking.to_owned()), CookieChange::Keep),
+        None => Verdict::Admit(Caller::Known(identity.clone(), access.clone()), CookieChange::Keep),
+    })
 }
 
 fn without_session(need: &Need, reason: LoginReason, change: CookieChange) -> Verdict {

@@ -3,6 +3,7 @@
 //! Source: RFC 7515 §3.1 (compact form), §4.1 (header); RFC 8725 §3 (best practices); RFC 8259 §4 (names are unique).
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,68 +12,82 @@ use serde_json::{Map, Number, Value};
 
 use crate::outcome::TokenFault;
 
-/// A token taken apart. Nothing in it may be believed before its signature is verified.
+/// What a token's header says, and how it is written: an issuer writes the same one before token after token.
 #[derive(Debug)]
-pub(crate) struct Unverified<'a> {
+pub(crate) struct Header {
+    /// The token's text before its first dot.
+    written: Box<str>,
     /// `alg`, as written.
     pub(crate) algorithm: String,
     /// `kid`, where there is one: it only selects among the configured keys.
     pub(crate) key_id: Option<String>,
+}
+
+impl Header {
+    fn read(written: &str) -> Result<Self, TokenFault> {
+        let header = object(written)?;
+        if ["crit", "zip", "b64", "cty", "enc", "epk"].iter().any(|name| header.contains_key(*name)) {
+            return Err(TokenFault::Header);
+        }
+        match header.get("typ") {
+            None => {}
+            Some(Value::String(typ))
+                if ["JWT", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
+            Some(_) => return Err(TokenFault::Header),
+        }
+        let Some(Value::String(algorithm)) = header.get("alg") else { return Err(TokenFault::Header) };
+        let key_id = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(TokenFault::Header),
+        };
+        Ok(Self { written: written.into(), algorithm: algorithm.clone(), key_id })
+    }
+}
+
+/// A token taken apart. Nothing in it may be believed before its signature is verified.
+#[derive(Debug)]
+pub(crate) struct Unverified<'a> {
+    /// The header.
+    pub(crate) header: Arc<Header>,
     /// The claims.
     pub(crate) claims: Map<String, Value>,
     /// What the signature covers: header and claims as sent.
     pub(crate) signed: &'a str,
-    /// The signature, base64url.
-    pub(crate) signature: &'a str,
+    /// The signature.
+    pub(crate) signature: Vec<u8>,
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes `text` apart.
+    /// Takes `text` apart. A header that is written as the one `before`, whole, is not read again.
     ///
     /// # Errors
     /// `Malformed` for anything but three canonical base64url parts of which two are JSON objects without a member twice;
     /// `Header` for a header that asks for something this gateway does not do.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, TokenFault> {
+    pub(crate) fn parse(text: &'a str, before: Option<&Arc<Header>>) -> Result<Self, TokenFault> {
         let (signed, signature) = text.rsplit_once('.').ok_or(TokenFault::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenFault::Malformed)?;
         if claims.contains('.') || signature.is_empty() {
             return Err(TokenFault::Malformed);
         }
-        let header = object(header)?;
+        let header = match before {
+            Some(before) if *before.written == *header => Arc::clone(before),
+            Some(_) | None => Arc::new(Header::read(header)?),
+        };
         let claims = object(claims)?;
-        if URL_SAFE_NO_PAD.decode(signature).is_err() {
-            return Err(TokenFault::Malformed);
-        }
-        let (algorithm, key_id) = read_header(&header)?;
-        Ok(Self { algorithm, key_id, claims, signed, signature })
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_not_canonical| TokenFault::Malformed)?;
+        Ok(Self { header, claims, signed, signature })
     }
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, TokenFault> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_not_canonical| TokenFault::Malformed)?;
-    match serde_json::from_slice(&bytes) {
+    // All of it is text or none (RFC 8259 §8.1): looked at once, and not string by string.
+    let text = std::str::from_utf8(&bytes).map_err(|_no_text| TokenFault::Malformed)?;
+    match serde_json::from_str(text) {
         Ok(Strict(Value::Object(members))) => Ok(members),
         Ok(Strict(_)) | Err(_) => Err(TokenFault::Malformed),
     }
-}
-
-fn read_header(header: &Map<String, Value>) -> Result<(String, Option<String>), TokenFault> {
-    if ["crit", "zip", "b64", "cty", "enc", "epk"].iter().any(|name| header.contains_key(*name)) {
-        return Err(TokenFault::Header);
-    }
-    match header.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if ["JWT", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known)) => {
-        }
-        Some(_) => return Err(TokenFault::Header),
-    }
-    let Some(Value::String(algorithm)) = header.get("alg") else { return Err(TokenFault::Header) };
-    let key_id = match header.get("kid") {
-        None => None,
-        Some(Value::String(kid)) => Some(kid.clone()),
-        Some(_) => return Err(TokenFault::Header),
-    };
-    Ok((algorithm.clone(), key_id))
 }
 
 /// A JSON value in which no object has a member twice (`serde_json` alone would keep the last).
@@ -150,15 +165,36 @@ mod tests {
     }
 
     fn fault(text: &str) -> TokenFault {
-        Unverified::parse(text).map(|_| ()).expect_err(text)
+        Unverified::parse(text, None).map(|_| ()).expect_err(text)
     }
 
     #[test]
     fn a_plain_token_is_read() {
         let text = token(r#"{"alg":"HS256","typ" : "JWT","kid":"k","jku":"https://evil"}"#, r#"{"sub":"a"}"#);
-        let read = Unverified::parse(&text).expect("well-formed");
-        assert_eq!((read.algorithm.as_str(), read.key_id.as_deref()), ("HS256", Some("k")));
-        assert_eq!(format!("{}.{}", read.signed, read.signature), text);
+        let read = Unverified::parse(&text, None).expect("well-formed");
+        assert_eq!((read.header.algorithm.as_str(), read.header.key_id.as_deref()), ("HS256", Some("k")));
+        assert_eq!(format!("{}.{}", read.signed, URL_SAFE_NO_PAD.encode(&read.signature)), text);
+    }
+
+    #[test]
+    fn a_header_stands_for_those_alone_that_are_written_the_same() {
+        let good = token(r#"{"alg":"HS256","kid":"k"}"#, "{}");
+        let before = Unverified::parse(&good, None).expect("well-formed").header;
+        let again = Unverified::parse(&good, Some(&before)).expect("well-formed").header;
+        assert!(Arc::ptr_eq(&before, &again), "it is not read again");
+        for (header, key_id) in [
+            (r#"{"alg":"HS256","kid":"K"}"#, Some("K")),
+            (r#"{"alg":"HS256","kid":"k" }"#, Some("k")),
+            (r#"{"alg":"HS256"}"#, None),
+        ] {
+            let text = token(header, "{}");
+            let other = Unverified::parse(&text, Some(&before)).expect("well-formed").header;
+            assert!(!Arc::ptr_eq(&before, &other) && other.key_id.as_deref() == key_id, "{header}");
+        }
+        let longer = good.replacen('.', "A.", 1);
+        assert_eq!(Unverified::parse(&longer, Some(&before)).map(|_| ()), Err(TokenFault::Malformed));
+        let none = token(r#"{"alg":"HS256","crit":["exp"]}"#, "{}");
+        assert_eq!(Unverified::parse(&none, Some(&before)).map(|_| ()), Err(TokenFault::Header));
     }
 
     #[test]
@@ -169,6 +205,9 @@ mod tests {
         assert_eq!(fault(&token(r#"{"alg":"HS256","alg":"none"}"#, "{}")), TokenFault::Malformed);
         assert_eq!(fault(&token(ok, "[]")), TokenFault::Malformed);
         assert_eq!(fault(&token(ok, "{} {}")), TokenFault::Malformed);
+        let no_text =
+            format!("{}.{}.AA", URL_SAFE_NO_PAD.encode(ok), URL_SAFE_NO_PAD.encode(b"{\"a\":\"\xff\"}"));
+        assert_eq!(fault(&no_text), TokenFault::Malformed);
         for text in ["", ".", "..", "a.b", "a.b.c.d.e", "a.b.c"] {
             assert_eq!(fault(text), TokenFault::Malformed, "{text:?}");
         }

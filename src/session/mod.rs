@@ -3,68 +3,114 @@
 
 pub mod carrier;
 pub mod cookies;
+pub mod desk;
+pub mod drill;
 mod freshness;
 pub mod judge;
 mod jwt;
+pub mod keys;
 pub mod seal;
 mod sealed_notes;
 pub mod verifier;
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 
 use crate::clock::UnixTime;
 use crate::identity::Identity;
+use crate::marks::{Brought, Marks};
+use crate::network::Network;
 use crate::notes::Notes;
 use crate::outcome::{Ahead, Freshness, Lineage, SessionKey, TokenState};
 use crate::session::carrier::Carrier;
 use crate::session::cookies::{KnownNotes, Presented};
+use crate::session::drill::Drills;
 use crate::session::judge::{Blind, Policy, RenewRequest};
-use crate::session::verifier::{Seen, Verified, Verifier};
-use crate::token::{Ending, Pair};
+use crate::session::verifier::Verified;
+use crate::token::{AccessToken, Ending, Pair};
 
 /// Everything that reads a session.
 #[derive(Debug)]
 pub struct Sessions {
-    /// Checks access tokens.
-    pub verifier: Verifier,
     /// Reads and writes cookies.
     pub carrier: Carrier,
     /// What the decisions have to know.
     pub policy: Policy,
     /// How early a token is due.
     pub ahead: Ahead,
+    /// Tokens that an operator declared over.
+    pub drills: Drills,
 }
 
 impl Sessions {
-    /// What a request head presents, what its access token turned out to be, and whether this token is new here.
+    /// What a request head presents that came from there.
+    #[must_use]
+    pub fn read(&self, headers: &HeaderMap, network: Network) -> Presented {
+        Presented { network, ..cookies::read(headers, self.carrier.names()) }
+    }
+
+    /// Whether notes of ours came that are about what is presented: then it was somebody's session here.
+    #[must_use]
+    pub fn is_noted(&self, presented: &Presented, host: &str) -> bool {
+        self.notes(presented, None, host).notes().is_some()
+    }
+
+    /// The state of a presented access token, from what it turned out to be (`None`: there is none) and from our notes.
     /// A fresh token that says itself how long it lives needs no notes, so they stay sealed.
     #[must_use]
-    pub fn look(&self, headers: &HeaderMap, host: &str, now: UnixTime) -> (Presented, TokenState, Seen) {
-        let mut presented = cookies::read(headers, self.carrier.names());
-        let Some(access) = &presented.access else {
-            presented.notes = self.notes(&presented, None, host);
-            return (presented, TokenState::Absent, Seen::First);
-        };
-        let (verified, seen) = self.verifier.verify(access, now);
-        let state = match verified {
-            Verified::Live(identity) => {
-                let mut freshness = self.freshness(&identity, None, now);
-                if freshness == Freshness::Due || identity.issued_at().is_none() {
-                    presented.notes = self.notes_or_first_sight(&presented, &identity, host, now);
-                    freshness = self.freshness(&identity, presented.notes.notes(), now);
-                }
-                TokenState::Live(identity, freshness)
+    pub fn state(
+        &self,
+        presented: &mut Presented,
+        verified: Option<Verified>,
+        host: &str,
+        now: UnixTime,
+    ) -> TokenState {
+        match verified {
+            None => {
+                presented.notes = self.notes(presented, None, host);
+                TokenState::Absent
             }
-            Verified::Expired(identity) => {
-                presented.notes = self.notes(&presented, Some(&identity), host);
+            Some(Verified::Live(identity)) if !self.is_over_by_hand(presented, now) => {
+                self.live(presented, identity, host, now)
+            }
+            Some(Verified::Live(identity) | Verified::Expired(identity)) => {
+                presented.notes = self.notes(presented, Some(&identity), host);
                 TokenState::Expired(identity)
             }
-            Verified::Invalid(fault) => {
-                presented.notes = self.notes(&presented, None, host);
+            Some(Verified::Invalid(fault)) => {
+                presented.notes = self.notes(presented, None, host);
                 TokenState::Invalid(fault)
             }
+        }
+    }
+
+    /// What an operator's drill calls an access token.
+    #[must_use]
+    pub fn drill_name(&self, access: &AccessToken) -> SessionKey {
+        self.policy.keys.digest(&["drill", access.expose()])
+    }
+
+    fn is_over_by_hand(&self, presented: &Presented, now: UnixTime) -> bool {
+        let access = presented.access.as_ref();
+        access.is_some_and(|access| self.drills.covers(|| self.drill_name(access), now))
+    }
+
+    fn live(&self, presented: &mut Presented, identity: Identity, host: &str, now: UnixTime) -> TokenState {
+        let freshness = self.freshness(&identity, None, now);
+        if freshness == Freshness::Fresh && identity.issued_at().is_some() && identity.expires_at().is_some()
+        {
+            return TokenState::Live(identity, freshness);
+        }
+        presented.notes = self.notes_or_first_sight(presented, &identity, host, now);
+        let notes = presented.notes.notes();
+        let noted = notes.and_then(|notes| Some(notes.received_at.saturating_add(notes.expires_in?)));
+        let identity = match noted {
+            Some(end) => identity.until(end),
+            None => identity,
         };
-        (presented, state, seen)
+        let freshness = self.freshness(&identity, notes, now);
+        TokenState::Live(identity, freshness)
     }
 
     /// The pair that a client presents, with the session id from its verified token where that names one.
@@ -75,6 +121,12 @@ impl Sessions {
             access: presented.access.clone(),
             session: who.and_then(Identity::session).or(presented.session.as_ref()).cloned(),
         })
+    }
+
+    /// The key of the pair that this user's client presents; `None` where it brings no refresh token.
+    #[must_use]
+    pub fn pair_key(&self, presented: &Presented, who: &Identity) -> Option<SessionKey> {
+        Self::pair(presented, Some(who)).map(|pair| self.policy.key(&pair))
     }
 
     /// The key of what a client presents, and the notes that it brought about it.
@@ -106,7 +158,37 @@ impl Sessions {
             subject: None,
         };
         let family = notes.flatten().map(|notes| notes.lineage.family);
-        key.into_iter().chain(self.policy.marks(&beside)).chain(family).collect()
+        let refresh = presented.refresh.as_ref().and_then(|refresh| self.policy.refresh_mark(refresh));
+        key.into_iter().chain(refresh).chain(self.policy.marks(&beside)).chain(family).collect()
+    }
+
+    /// The same, kept beside the access token: who brings the same again has them at once.
+    #[must_use]
+    pub fn kept_marks(&self, presented: &Presented, state: &TokenState, host: &str) -> Arc<Marks> {
+        let make = || self.marks(presented, state, host);
+        let Some(who) = known(state) else { return Arc::new(Marks::new(make(), None)) };
+        let settings = self.policy.keys.number();
+        let fit = |marks: &Marks| {
+            marks.brought().is_some_and(|brought| {
+                brought.settings == settings
+                    && brought.access == presented.access
+                    && brought.refresh == presented.refresh
+                    && brought.session == presented.session
+                    && brought.notes == presented.sealed_notes
+                    && (brought.notes.is_none() || brought.host == host)
+            })
+        };
+        who.marks(fit, || {
+            let brought = Brought {
+                access: presented.access.clone(),
+                refresh: presented.refresh.clone(),
+                session: presented.session.clone(),
+                notes: presented.sealed_notes.clone(),
+                host: host.to_owned(),
+                settings,
+            };
+            Marks::new(make(), Some(brought).filter(Brought::is_short))
+        })
     }
 
     /// What has to be ended when a client signs out: the session of its refresh token, where it has one.
@@ -120,7 +202,8 @@ impl Sessions {
         let (key, notes) = self.key(presented, state, host)?;
         let who = known(state);
         let pair = Self::pair(presented, who)?;
-        if self.policy.capabilities.needs_session && pair.session.is_none() {
+        let wire = self.policy.capabilities;
+        if (wire.needs_session && pair.session.is_none()) || (wire.needs_access && who.is_none()) {
             return None;
         }
         let refresh_expires = notes.as_ref().and_then(|notes| notes.refresh_expires);
@@ -134,6 +217,8 @@ impl Sessions {
             blind: Blind::Allowed,
             access_ends: None,
             refresh_expires,
+            network: presented.network,
+            stale: None,
         })
     }
 
@@ -172,7 +257,7 @@ impl Sessions {
         KnownNotes::Noted(Notes {
             lineage: Lineage { family: about, started_at: now, subject: Some(who.subject().to_owned()) },
             received_at: now,
-            expires_in: Some(who.expires_at().since(now)),
+            expires_in: who.expires_at().map(|end| end.since(now)),
             refresh_expires: None,
             about,
         })

@@ -2,6 +2,8 @@
 //! In: bytes and what they are bound to. Out: base64url text. Errors: what does not open is `None`. I/O: random numbers.
 //! Source: RFC 8439 (AEAD) with the 192-bit nonce of XChaCha20-Poly1305; RFC 5869 (HKDF).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -64,14 +66,25 @@ impl std::fmt::Debug for Sealer {
 pub struct SessionKeys {
     mac: hmac::Key,
     backend: String,
+    /// Tells these keys from others.
+    number: u64,
 }
+
+/// How many such keys there have been.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 impl SessionKeys {
     /// Keys for the sessions of the backend with this id.
     #[must_use]
     pub fn new(secret: &Secret<Vec<u8>>, backend: &str) -> Self {
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &derive(secret, b"doorkeep session key v1"));
-        Self { mac, backend: backend.to_owned() }
+        Self { mac, backend: backend.to_owned(), number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Another one for each that was made: what they named is not taken for what others name.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
     }
 
     /// The key of a presented pair. `with_access`: whether the wire presents the access token too.

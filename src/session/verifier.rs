@@ -1,25 +1,33 @@
 //! Decides whether an access token is genuine, for us, and whose.
-//! In: token text, the moment. Out: [`Verified`]. Errors: [`TokenFault`]. I/O: none; keys are part of the verifier.
+//! In: token text, the moment. Out: [`Verified`]. Errors: [`TokenFault`]. I/O: none; keys come as a snapshot.
 //! Source: RFC 7519 §4.1 (claims), §7.2 (validation); RFC 8725 §3.1 (one algorithm per key); RFC 9068 §4 (`at+jwt`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jsonwebtoken::Algorithm;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 
 use crate::clock::{UnixTime, parse_iso};
-use crate::identity::{Identity, claim_at};
-use crate::outcome::TokenFault;
-use crate::session::jwt::Unverified;
-use crate::token::{AccessToken, SessionId};
+use crate::identity::{Identity, claim_at, session_at, subject_at};
+use crate::outcome::{BackendFault, TokenFault};
+use crate::session::desk::{Asked, KeyDesk, Missed};
+use crate::session::jwt::{Header, Unverified};
+use crate::session::keys::{self, VerificationKey, name_of};
+use crate::token::AccessToken;
 
 /// How an access token is checked.
 #[derive(Debug)]
 pub struct TokenRules {
-    /// The keys, each with its one algorithm.
+    /// The keys at the start, each with its one algorithm.
     pub keys: Vec<VerificationKey>,
+    /// Every algorithm that a key may have.
+    pub algorithms: Vec<Algorithm>,
+    /// Whether other keys may come.
+    pub supply: Supply,
     /// `iss`, exactly; `None`: not checked.
     pub issuer: Option<String>,
     /// One of these has to be in `aud`; empty: not checked.
@@ -38,23 +46,36 @@ pub struct TokenRules {
     pub cache: u64,
 }
 
-/// A key and the one algorithm it is used with.
-pub struct VerificationKey {
-    /// The algorithm.
-    pub algorithm: Algorithm,
-    /// The key's name; a token that names a key is checked with that one only, where any key has a name.
-    pub key_id: Option<String>,
-    /// The key.
-    pub key: DecodingKey,
+/// Where keys come from once the gateway runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supply {
+    /// They stay as they are.
+    Fixed,
+    /// Somebody fetches them, and is asked for those that are missing.
+    Fetched,
 }
 
-impl std::fmt::Debug for VerificationKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VerificationKey")
-            .field("algorithm", &self.algorithm)
-            .field("key_id", &self.key_id)
-            .finish_non_exhaustive()
+impl TokenRules {
+    /// Whether what a key verifies by these rules is the same, and kept the same, as by others.
+    fn checks_alike(&self, other: &Self) -> bool {
+        let of = |rules: &Self| {
+            (
+                (rules.algorithms.clone(), rules.issuer.clone(), rules.audience.clone(), rules.leeway),
+                (rules.subject.clone(), rules.session.clone(), rules.expiry.clone()),
+                (rules.max_size, rules.cache),
+            )
+        };
+        of(self) == of(other)
     }
+}
+
+/// Whether what tells of tokens, published keys or a backend, is where it was by the settings before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is.
+    Same,
+    /// It is not.
+    Other,
 }
 
 /// What a token turned out to be at a given moment.
@@ -77,20 +98,67 @@ pub enum Seen {
     First,
 }
 
+/// Whether other keys came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// They did.
+    New,
+    /// These are the keys that were there.
+    Same,
+}
+
 /// Verifies access tokens and remembers those that are genuine.
 #[derive(Debug)]
 pub struct Verifier {
     rules: TokenRules,
+    current: ArcSwap<Current>,
+    desk: Option<KeyDesk>,
+}
+
+/// The keys of a moment, and the tokens that they verified. They go together: a token that is verified with keys which
+/// are being replaced is remembered beside those, and not beside the new ones.
+#[derive(Debug)]
+struct Current {
+    keys: Arc<Vec<VerificationKey>>,
     cache: Cache<AccessToken, Identity, TokenWeight>,
+    /// The header of the last genuine token that had another one than the one before: most have the same.
+    header: ArcSwapOption<Header>,
+}
+
+impl Current {
+    fn new(keys: Arc<Vec<VerificationKey>>, cache: u64) -> Arc<Self> {
+        let items = usize::try_from(cache / 2048).unwrap_or(usize::MAX).max(16);
+        let cache = Cache::with_weighter(items, cache, TokenWeight);
+        Arc::new(Self { keys, cache, header: ArcSwapOption::empty() })
+    }
 }
 
 impl Verifier {
     /// A verifier with these rules.
     #[must_use]
-    pub fn new(rules: TokenRules) -> Self {
-        let items = usize::try_from(rules.cache / 2048).unwrap_or(usize::MAX).max(16);
-        let cache = Cache::with_weighter(items, rules.cache, TokenWeight);
-        Self { rules, cache }
+    pub fn new(mut rules: TokenRules) -> Self {
+        let keys = Arc::new(std::mem::take(&mut rules.keys));
+        let current = ArcSwap::new(Current::new(keys, rules.cache));
+        let desk = (rules.supply == Supply::Fetched).then(KeyDesk::default);
+        Self { rules, current, desk }
+    }
+
+    /// A verifier with these rules that goes on where `before` is: with its keys where these come from the same `source` and
+    /// the rules bring none, and with all that it remembers where keys and rules are the same.
+    #[must_use]
+    pub fn successor(rules: TokenRules, before: &Self, source: Source) -> Self {
+        let same_rules = rules.checks_alike(&before.rules);
+        let next = Self::new(rules);
+        let old = before.current.load_full();
+        let brings_none = next.current.load().keys.is_empty();
+        let inherits =
+            source == Source::Same && brings_none && next.rules.algorithms == before.rules.algorithms;
+        if same_rules && (inherits || keys::are_same(&old.keys, &next.current.load().keys)) {
+            next.current.store(old);
+        } else if inherits {
+            next.current.store(Current::new(Arc::clone(&old.keys), next.rules.cache));
+        }
+        next
     }
 
     /// The allowance for clocks that differ.
@@ -99,16 +167,42 @@ impl Verifier {
         self.rules.leeway
     }
 
+    /// Every algorithm that a key may have.
+    #[must_use]
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.rules.algorithms
+    }
+
+    /// Where those who miss a key ask for it; `None`: the keys stay as they are.
+    #[must_use]
+    pub const fn desk(&self) -> Option<&KeyDesk> {
+        self.desk.as_ref()
+    }
+
+    /// Verifies with these keys from now on. Nothing that other keys verified is remembered.
+    pub fn replace(&self, keys: Vec<VerificationKey>) -> Replaced {
+        if keys::are_same(&self.current.load().keys, &keys) {
+            return Replaced::Same;
+        }
+        let next = Current::new(Arc::new(keys), self.rules.cache);
+        self.current.store(Arc::clone(&next));
+        if let Some(desk) = &self.desk {
+            desk.published(|expected| next.keys.iter().any(|key| key.key_id() == Some(expected)));
+        }
+        Replaced::New
+    }
+
     /// Verifies a presented token, from memory where this very token was verified before.
     /// What is remembered is keyed by the whole token, and its expiry is held against `now` each time.
     #[must_use]
     pub fn verify(&self, token: &AccessToken, now: UnixTime) -> (Verified, Seen) {
-        if let Some(identity) = self.cache.get(token) {
+        let current = self.current.load();
+        if let Some(identity) = current.cache.get(token) {
             return (self.at(identity, now), Seen::Before);
         }
-        let verified = self.verify_fresh(token, now);
+        let verified = self.verify_with(&current, token, now);
         if let Verified::Live(identity) = &verified {
-            self.cache.insert(token.clone(), identity.clone());
+            current.cache.insert(token.clone(), identity.clone());
         }
         (verified, Seen::First)
     }
@@ -116,14 +210,69 @@ impl Verifier {
     /// Verifies a token without asking or filling the memory: for tokens that were just issued.
     #[must_use]
     pub fn verify_fresh(&self, token: &AccessToken, now: UnixTime) -> Verified {
-        match self.check(token.expose(), now) {
+        self.verify_with(&self.current.load(), token, now)
+    }
+
+    /// As [`verify_fresh`](Self::verify_fresh), for a token that was issued just now: where no known key made its signature,
+    /// the keys are asked for at once. Its issuer may have begun to use another one this moment, under the old name even.
+    pub async fn verify_issued(&self, token: &AccessToken, now: UnixTime) -> Verified {
+        let verified = self.verify_fresh(token, now);
+        let Some(desk) = &self.desk else { return verified };
+        let missing = |verified: &Verified| {
+            matches!(verified, Verified::Invalid(TokenFault::UnknownKey | TokenFault::Signature))
+        };
+        if !missing(&verified) {
+            return verified;
+        }
+        let found = || !missing(&self.verify_fresh(token, now));
+        desk.ask(Missed::Issued, now, found).await;
+        let verified = self.verify_fresh(token, now);
+        if let (Verified::Invalid(TokenFault::UnknownKey), Some(key_id)) = (&verified, key_id(token)) {
+            desk.expect(key_id, now);
+        }
+        verified
+    }
+
+    /// As [`verify`](Self::verify), and where the token is signed with a key that is not known, its issuer's keys are asked
+    /// for and it is verified again. Only such tokens wait.
+    ///
+    /// # Errors
+    /// [`BackendFault`] where that leaves it open whether the key is the issuer's: nobody is renewed or sent to the login
+    /// for want of keys.
+    pub async fn verify_asking(
+        &self,
+        token: &AccessToken,
+        now: UnixTime,
+    ) -> Result<(Verified, Seen), BackendFault> {
+        let verified = self.verify(token, now);
+        if verified.0 != Verified::Invalid(TokenFault::UnknownKey) {
+            return Ok(verified);
+        }
+        match Box::pin(self.ask_for_key(token, now)).await {
+            Asked::Found => Ok(self.verify(token, now)),
+            Asked::Missing => Ok(verified),
+            Asked::Away(fault) => Err(fault),
+        }
+    }
+
+    /// Asks for the key of a presented token that is [`TokenFault::UnknownKey`].
+    async fn ask_for_key(&self, token: &AccessToken, now: UnixTime) -> Asked {
+        let Some(desk) = &self.desk else { return Asked::Missing };
+        let known = || self.verify_fresh(token, now) != Verified::Invalid(TokenFault::UnknownKey);
+        let expected = key_id(token).is_some_and(|key_id| desk.expects(&key_id, now));
+        let missed = if expected { Missed::Expected } else { Missed::Presented };
+        desk.ask(missed, now, known).await
+    }
+
+    fn verify_with(&self, current: &Current, token: &AccessToken, now: UnixTime) -> Verified {
+        match self.check(current, token.expose(), now) {
             Ok(identity) => self.at(identity, now),
             Err(fault) => Verified::Invalid(fault),
         }
     }
 
     fn at(&self, identity: Identity, now: UnixTime) -> Verified {
-        if now < identity.expires_at().saturating_add(self.rules.leeway) {
+        if identity.expires_at().is_some_and(|end| now < end.saturating_add(self.rules.leeway)) {
             Verified::Live(identity)
         } else {
             Verified::Expired(identity)
@@ -131,12 +280,16 @@ impl Verifier {
     }
 
     /// Everything but the expiry's comparison with `now`.
-    fn check(&self, text: &str, now: UnixTime) -> Result<Identity, TokenFault> {
+    fn check(&self, current: &Current, text: &str, now: UnixTime) -> Result<Identity, TokenFault> {
         if text.len() > self.rules.max_size {
             return Err(TokenFault::TooLong);
         }
-        let token = Unverified::parse(text)?;
-        self.check_signature(&token)?;
+        let before = current.header.load();
+        let token = Unverified::parse(text, before.as_ref())?;
+        self.check_signature(&current.keys, &token)?;
+        if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &token.header)) {
+            current.header.store(Some(Arc::clone(&token.header)));
+        }
         let claims = token.claims;
         if let Some(from) = number(&claims, "nbf")?
             && now.saturating_add(self.rules.leeway) < from
@@ -148,25 +301,30 @@ impl Verifier {
         self.identify(claims)
     }
 
-    fn check_signature(&self, token: &Unverified<'_>) -> Result<(), TokenFault> {
-        let named = |key: &&VerificationKey| match (&token.key_id, &key.key_id) {
-            (Some(asked), Some(name)) => asked == name,
-            (_, None) | (None, _) => true,
-        };
-        let mut known_algorithm = false;
-        for key in self.rules.keys.iter().filter(named) {
-            if token.algorithm != name_of(key.algorithm) {
-                continue;
-            }
-            known_algorithm = true;
-            if matches!(
-                crypto::verify(token.signature, token.signed.as_bytes(), &key.key, key.algorithm),
-                Ok(true)
-            ) {
+    /// A token that names a key is held against the keys of that name, and those without one; each with its own algorithm.
+    fn check_signature(&self, keys: &[VerificationKey], token: &Unverified<'_>) -> Result<(), TokenFault> {
+        if !self.rules.algorithms.iter().any(|listed| name_of(*listed) == token.header.algorithm) {
+            return Err(TokenFault::Header);
+        }
+        let mut fault = TokenFault::UnknownKey;
+        for key in keys {
+            // A key without a name may be the one that a token names: only the signature tells.
+            let surely_meant = match (&token.header.key_id, key.key_id()) {
+                (Some(asked), Some(name)) if asked != name => continue,
+                (Some(_), Some(_)) | (None, _) => true,
+                (Some(_), None) => false,
+            };
+            let tried = token.header.algorithm == name_of(key.algorithm());
+            if tried && key.verifies(token.signed.as_bytes(), &token.signature) {
                 return Ok(());
             }
+            match (surely_meant, tried) {
+                (true, true) => fault = TokenFault::Signature,
+                (true, false) if fault == TokenFault::UnknownKey => fault = TokenFault::Header,
+                (true | false, _) => {}
+            }
         }
-        Err(if known_algorithm { TokenFault::Signature } else { TokenFault::Header })
+        Err(fault)
     }
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenFault> {
@@ -195,19 +353,10 @@ impl Verifier {
     fn identify(&self, claims: Map<String, Value>) -> Result<Identity, TokenFault> {
         let expires_at = self.expiry(&claims)?;
         let issued_at = number(&claims, "iat")?;
-        let subject = match claim_at(&claims, &self.rules.subject) {
-            None | Some(Value::Null) => return Err(TokenFault::NoSubject),
-            Some(Value::String(text)) if text.is_empty() => return Err(TokenFault::NoSubject),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return Err(TokenFault::ClaimType),
-        };
-        let session = match self.rules.session.as_deref().and_then(|path| claim_at(&claims, path)) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(SessionId::parse(text).ok_or(TokenFault::ClaimType)?),
-            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                return Err(TokenFault::ClaimType);
-            }
+        let subject = subject_at(&claims, &self.rules.subject)?;
+        let session = match &self.rules.session {
+            Some(path) => session_at(&claims, path)?,
+            None => None,
         };
         Ok(Identity::new(subject, session, issued_at, expires_at, claims))
     }
@@ -227,6 +376,11 @@ impl Verifier {
     }
 }
 
+/// The name of the key that a token says it is signed with.
+fn key_id(token: &AccessToken) -> Option<String> {
+    Unverified::parse(token.expose(), None).ok()?.header.key_id.clone()
+}
+
 /// The `NumericDate` under `name` (RFC 7519 §2): a JSON number, fractions dropped. Another type is a refusal.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
 fn number(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, TokenFault> {
@@ -240,33 +394,14 @@ fn number(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, T
     }
 }
 
-/// `alg` as RFC 7518 §3.1 and RFC 8037 §3.1 write it.
-#[must_use]
-pub const fn name_of(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::HS256 => "HS256",
-        Algorithm::HS384 => "HS384",
-        Algorithm::HS512 => "HS512",
-        Algorithm::ES256 => "ES256",
-        Algorithm::ES384 => "ES384",
-        Algorithm::RS256 => "RS256",
-        Algorithm::RS384 => "RS384",
-        Algorithm::RS512 => "RS512",
-        Algorithm::PS256 => "PS256",
-        Algorithm::PS384 => "PS384",
-        Algorithm::PS512 => "PS512",
-        Algorithm::EdDSA => "EdDSA",
-        _ => "",
-    }
-}
-
-/// A token's share of the cache: its text as key and, taken apart into claims, several times over as value.
+/// A token's share of the cache: its text as key and, taken apart into claims, several times over as value, with what is kept
+/// beside it.
 #[derive(Clone, Debug)]
 struct TokenWeight;
 
 impl Weighter<AccessToken, Identity> for TokenWeight {
     fn weight(&self, token: &AccessToken, _: &Identity) -> u64 {
-        512 + 6 * token.expose().len() as u64
+        1024 + 6 * token.expose().len() as u64
     }
 }
 

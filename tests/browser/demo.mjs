@@ -4,8 +4,9 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { startBrowser } from '../lib/browser.mjs'
 import { alive, freePorts, start, stopAll } from '../lib/children.mjs'
-import { doorkeep, emptyFolder, load, output } from '../lib/places.mjs'
+import { doorkeep, emptyFolder, output } from '../lib/places.mjs'
 import { check, until } from '../lib/report.mjs'
 import { send } from '../lib/wire.mjs'
 
@@ -24,16 +25,6 @@ const seconds = count => sleep(count * 1000)
 const loginFor = page => `${loginPage}?redirect=${encodeURIComponent(page)}`
 
 let browser, context
-
-async function startBrowser () {
-  const { chromium } = load('playwright-core')
-  const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-proxy-server']
-  const nowhere = '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1'
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', nowhere, ...quiet], timeout: 60_000 })
-  context = await browser.newContext()
-  // Nothing but this machine may be asked for anything.
-  await context.route(url => !['localhost', '127.0.0.1'].includes(url.hostname), route => route.abort())
-}
 
 async function startDemo () {
   const child = start(doorkeep, ['demo', '--port', `${port}`, '--access-life', `${ACCESS_LIFE}s`, '--refresh-life', `${REFRESH_LIFE}s`], log)
@@ -273,7 +264,7 @@ async function fleetingTab (most) {
 
 try {
   await startDemo()
-  await startBrowser()
+  ;({ browser, context } = await startBrowser())
   await main()
 } catch (fault) {
   await check('the suite runs to its end', () => { throw fault })

@@ -11,6 +11,8 @@ const HURRIED: Plan<'static> = Plan {
     cookies: "",
     token: "",
     renew: "timeout = \"200ms\"\ngive_up = \"400ms\"",
+    lifetime: "",
+    login: "",
     identity: "",
     identity_headers: "",
     site: "",
@@ -28,17 +30,17 @@ macro_rules! facts {
     };
 }
 
-fn page(status: u16) -> Fault {
+pub fn page(status: u16) -> Fault {
     let lines = vec![("Content-Type", "text/html; charset=utf-8".to_owned())];
     Fault::Says(status, lines, "<!doctype html><title>Elsewhere</title>".to_owned())
 }
 
-fn json_says(status: u16, json: &serde_json::Value) -> Fault {
+pub fn json_says(status: u16, json: &serde_json::Value) -> Fault {
     Fault::Says(status, vec![("Content-Type", "application/json".to_owned())], json.to_string())
 }
 
 /// What a client sees while the backend is away: its cookies stay, and it is told when to come again.
-async fn everybody_is_asked_to_wait(house: &House, jar: &Jar) {
+pub async fn everybody_is_asked_to_wait(house: &House, jar: &Jar) {
     let forwarded = house.upstream.count();
     let shown = house.ask(&Ask::page("/page?q=1").jar(jar)).await.expect(503);
     assert!(shown.line("content-type").unwrap().starts_with("text/html"));
@@ -64,11 +66,11 @@ async fn everybody_is_asked_to_wait(house: &House, jar: &Jar) {
 }
 
 /// No flight is under way.
-async fn landed(house: &House) {
+pub async fn landed(house: &House) {
     crate::support::until("every flight's end", || house.door().meters.flights.get() == 0).await;
 }
 
-async fn renews_now(house: &House, old: &Jar) {
+pub async fn renews_now(house: &House, old: &Jar) {
     let answer = house.ask(&Ask::page("/back").jar(old)).await.expect(200);
     let mut jar = old.clone();
     jar.take(&answer);
@@ -79,7 +81,10 @@ async fn renews_now(house: &House, old: &Jar) {
 
 /// The backend decided nothing: it may be asked again at once.
 async fn no_decision(fault: Fault) {
-    let house = House::start(HURRIED).await;
+    no_decision_in(House::start(HURRIED).await, fault).await;
+}
+
+pub async fn no_decision_in(house: House, fault: Fault) {
     let old = house.expired().await;
     house.backend.fails(fault);
     everybody_is_asked_to_wait(&house, &old).await;
@@ -135,7 +140,10 @@ async fn a_redirect_is_not_followed_and_keeps_the_session() {
 /// What came of presenting the token is not known. The access token is over, so it is presented once more at once, and
 /// from then on every thirty seconds, whoever asks and however often.
 async fn lost_when_expired(fault: Fault) {
-    let house = House::start(HURRIED).await;
+    lost_when_expired_in(House::start(HURRIED).await, fault).await;
+}
+
+pub async fn lost_when_expired_in(house: House, fault: Fault) {
     let old = house.expired().await;
     house.backend.fails(fault);
     let presented = || house.backend.renewals().len();
@@ -165,11 +173,14 @@ async fn lost_when_expired(fault: Fault) {
 
 /// The same while the access token lives: everybody goes on as before, and the token rests until the access token is over.
 async fn lost_when_due(fault: Fault) {
-    let house = House::start(HURRIED).await;
+    lost_when_due_in(House::start(HURRIED).await, fault).await;
+}
+
+pub async fn lost_when_due_in(house: House, fault: Fault) {
     let old = house.due().await;
     house.backend.fails(fault);
     let presented = || house.backend.renewals().len();
-    for turn in 0..29 {
+    for turn in 0..26 {
         let answer = house.ask(&Ask::page("/page").jar(&old)).await.expect(200);
         assert!(answer.text().starts_with("app: "));
         assert!(answer.set_cookies().is_empty(), "{:?}", answer.set_cookies());

@@ -121,7 +121,8 @@ async fn trailers_of_an_answer_pass_unless_they_belong_in_its_head() {
     house.upstream.answers("/public/x", [head, body.as_bytes().to_vec()].concat());
     let got = house.ask(&Ask::script("/public/x").line("TE", "trailers")).await.expect(200);
     assert!(got.whole && got.body == b"abc");
-    assert!(got.trailers.iter().all(|(name, _)| name == "x-sum"), "{:?}", got.trailers);
+    assert_eq!(got.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    assert_eq!(got.line("trailer"), Some("X-Sum"));
     assert_eq!(house.upstream.last().line("te"), Some("trailers"));
 }
 
@@ -356,6 +357,30 @@ async fn connections_are_used_again_on_both_sides() {
         assert_eq!(got.text(), "app: /public/x\n");
     }
     assert_eq!(house.upstream.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_the_app_has_closed_costs_nobody_an_answer() {
+    let house = House::usual().await;
+    house.upstream.on("/public/last", vec![Step::ReadBody, Step::Send(ok("last")), Step::Close]);
+    for n in 1..=20 {
+        // Whatever the method: nothing of the request went by the closed connection.
+        let ask = Ask::script("/public/last").method("POST").body(&bytes(n * 100));
+        assert_eq!(house.ask(&ask).await.expect(200).text(), "last");
+        until("the app has closed", || house.upstream.ended() == n).await;
+    }
+    assert_eq!((house.upstream.connections(), house.upstream.count()), (20, 20), "nothing was sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_nobody_needs_are_closed() {
+    let house = House::start(Plan { site: "pool_idle = \"100ms\"", ..Plan::default() }).await;
+    let ask = || async { house.ask(&Ask::script("/public/x")).await.expect(200) };
+    tokio::join!(ask(), ask(), ask(), ask());
+    let opened = house.upstream.connections();
+    until("all are closed", || house.upstream.ended() == opened).await;
+    house.ask(&Ask::script("/public/x")).await.expect(200);
+    assert_eq!(house.upstream.connections(), opened + 1, "the next request has a connection of its own");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

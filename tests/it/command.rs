@@ -6,10 +6,12 @@ use doorkeep::config::Settings;
 
 use crate::support::Plan;
 use crate::support::house::{ACCESS_SECRET, OWN_SECRET, toml};
+use crate::support::issuer::directory_lines;
 use crate::support::program::output;
+use crate::support::{Program, within};
 
 fn usual() -> String {
-    toml(Plan::default(), "127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap())
+    toml(Plan::default(), &directory_lines("127.0.0.1:1".parse().unwrap()), "127.0.0.1:2".parse().unwrap())
 }
 
 fn check(text: &str) -> (i32, String) {
@@ -79,7 +81,8 @@ fn secrets_are_never_shown_whatever_is_wrong_with_them() {
         ),
         usual().replace(&format!("secret = \"{OWN_SECRET}\""), &format!("secert = \"{OWN_SECRET}\"")),
         usual().replace("algorithms = [\"HS256\"]", "algorithms = []"),
-        usual().replace(&format!("key = \"{ACCESS_SECRET}\""), &format!("key = [\"{ACCESS_SECRET}\"]")),
+        usual().replace(&format!("key = \"{ACCESS_SECRET}\""), &format!("key = [[\"{ACCESS_SECRET}\"]]")),
+        usual().replace("algorithms = [\"HS256\"]", "algorithms = [\"RS256\"]"),
         usual().replace(&format!("key = \"{ACCESS_SECRET}\""), "key = \"env:NO_SUCH_VARIABLE\""),
         usual().replace(&format!("key = \"{ACCESS_SECRET}\""), "key = \"file:/no/such/file\""),
     ] {
@@ -144,4 +147,47 @@ fn a_command_line_that_makes_no_sense_is_told_so() {
         assert_eq!(got.status.code(), Some(0), "{words:?}");
         assert!(!got.stdout.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_of_readiness_life_and_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let settings = format!("{}[log]\nformat = \"json\"\n", usual());
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    let mut program = Program::run_with(&settings, &variables).await;
+    let mut told = Vec::new();
+    let mut bytes = [0; 256];
+    while told.iter().filter(|line: &&String| line.starts_with("WATCHDOG=1")).count() < 3 {
+        let n = within("word from the program", socket.recv(&mut bytes)).await.unwrap();
+        told.push(String::from_utf8_lossy(&bytes[..n]).into_owned());
+    }
+    assert!(told[0].starts_with("READY=1"), "{told:?}");
+    program.terminate();
+    while !told.last().unwrap().starts_with("STOPPING=1") {
+        let n = within("word of the stop", socket.recv(&mut bytes)).await.unwrap();
+        told.push(String::from_utf8_lossy(&bytes[..n]).into_owned());
+    }
+    assert!(program.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_health_check_tells_whether_a_gateway_is_ready() {
+    let (socket, nobody) = crate::support::closed_port();
+    let code = |addr: std::net::SocketAddr| {
+        let got = output(&["health", "--admin", &addr.to_string()]);
+        (got.status.code().unwrap(), both(&got))
+    };
+    assert_eq!(code(nobody).0, 1);
+    drop(socket);
+    let listen = "[listen]\nadmin = \"127.0.0.1:0\"\n";
+    let settings =
+        usual().replace("[listen]\n", listen) + "[drain]\ndelay = \"60s\"\n[log]\nformat = \"json\"\n";
+    let program = Program::run(&settings).await;
+    let admin = program.admin.expect("it listens for operators");
+    assert_eq!(code(admin), (0, "ready\n".to_owned()));
+    program.terminate();
+    crate::support::until("it to be no longer ready", || code(admin).0 == 1).await;
+    assert!(code(admin).1.contains("not ready"), "{}", code(admin).1);
 }

@@ -187,7 +187,7 @@ async fn a_refusal_beside_a_live_token_counts_once_that_token_is_over() {
         let answer = house.ask(&Ask::page("/x").jar(&jar)).await.expect(200);
         assert_eq!(answer.set_cookies(), NONE);
     }
-    house.later(290);
+    house.later(260);
     house.ask(&Ask::page("/x").jar(&jar)).await.expect(200);
     house.later(5);
     let answer = house.ask(&Ask::page("/x").jar(&jar)).await.expect(302);

@@ -6,10 +6,10 @@ use tokio::task::JoinSet;
 
 use crate::support::{Answer, Ask, Conn, Fault, Gate, House, Jar, Plan, until};
 
-const CROWD: usize = 100;
+pub const CROWD: usize = 100;
 
 /// Sends the same request many times at once, each on a connection of its own.
-async fn crowd(house: &House, jar: &Jar, count: usize) -> Vec<Conn> {
+pub async fn crowd(house: &House, jar: &Jar, count: usize) -> Vec<Conn> {
     let mut conns = Vec::new();
     for n in 0..count {
         let mut conn = house.conn().await;
@@ -20,7 +20,7 @@ async fn crowd(house: &House, jar: &Jar, count: usize) -> Vec<Conn> {
     conns
 }
 
-async fn answers(conns: Vec<Conn>) -> Vec<Answer> {
+pub async fn answers(conns: Vec<Conn>) -> Vec<Answer> {
     let mut waiting = JoinSet::new();
     for mut conn in conns {
         waiting.spawn(async move { conn.answer("GET").await });
@@ -29,7 +29,7 @@ async fn answers(conns: Vec<Conn>) -> Vec<Answer> {
 }
 
 /// All were answered by the app, and whatever order their cookies arrive in, the browser ends with the one new pair.
-async fn all_end_with_the_newest(house: &House, old: &Jar, answers: &[Answer]) {
+pub async fn all_end_with_the_newest(house: &House, old: &Jar, answers: &[Answer]) {
     let mut pairs = BTreeSet::new();
     for answer in answers {
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -37,7 +37,7 @@ async fn all_end_with_the_newest(house: &House, old: &Jar, answers: &[Answer]) {
         let mut jar = old.clone();
         jar.take(answer);
         assert_ne!(jar.session(), old.session(), "every answer brings the new pair");
-        pairs.insert(jar.session().map(|value| value.unwrap().to_owned()));
+        pairs.insert(jar.session().map(|value| value.map(str::to_owned)));
     }
     assert_eq!(pairs.len(), 1, "there is one new pair");
     let renewals = house.backend.renewals().len();
@@ -107,7 +107,7 @@ async fn a_renewal_that_nobody_waited_for_is_there_for_whoever_comes_next() {
 }
 
 /// The client that was sent the new cookies never gets them; much later it comes back with the old ones.
-async fn old_cookies_still_work_after_a_cut_answer(house: &House, old: &Jar) {
+pub async fn old_cookies_still_work_after_a_cut_answer(house: &House, old: &Jar) {
     until("the app's answer", || house.door().meters.connections.get() == 0).await;
     assert_eq!(house.backend.renewals().len(), 1);
     house.later(20 * 60);

@@ -157,6 +157,11 @@ async fn an_absolute_target_is_sent_on_as_a_path() {
         assert_eq!(seen.target, "/public/x?y");
         assert_eq!(seen.line("host"), Some(HOST));
     }
+    // Nobody wrote a path, and a fragment is none.
+    let jar = house.signed_in().await;
+    house.ask(&Ask::page(&format!("http://{HOST}#/public/x")).jar(&jar)).await.expect(200);
+    let seen = house.upstream.last();
+    assert_eq!((seen.target.as_str(), seen.line("host")), ("/", Some(HOST)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

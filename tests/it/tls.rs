@@ -7,22 +7,23 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
 use tempfile::NamedTempFile;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::task::TaskTracker;
 
 use crate::support::{Ask, Conn, Gate, HOST, House, Plan, Step, Upstream, ok, refused, within};
 
 /// A certificate authority, and its certificate in a file.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -42,17 +43,27 @@ impl Authority {
     }
 
     fn acceptor(&self, name: &str, last_year: i32) -> TlsAcceptor {
-        let (certificate, key) = self.issue(name, last_year);
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
+        TlsAcceptor::from(Arc::new(self.server(name, last_year)))
+    }
+
+    /// An app's end that agrees to these protocols.
+    pub fn acceptor_for(&self, name: &str, protocols: &[&str]) -> TlsAcceptor {
+        let mut config = self.server(name, 2090);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
+    fn server(&self, name: &str, last_year: i32) -> ServerConfig {
+        let (certificate, key) = self.issue(name, last_year);
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap()
+    }
+
     /// Settings for a listener with certificates of these names.
-    fn listener(&self, folder: &Path, names: &[&str]) -> String {
+    pub fn listener(&self, folder: &Path, names: &[&str]) -> String {
         let mut tables = String::new();
         for name in names {
             let (certificate, key) = self.issue(name, 2090);
@@ -66,16 +77,41 @@ impl Authority {
         tables
     }
 
-    /// A browser that believes this authority alone.
-    fn browser(&self) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        let pem = std::fs::read(self.file.path()).unwrap();
-        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    /// Settings for certificates of clients that this authority signs.
+    pub fn of_clients(&self, need: &str) -> String {
+        format!("[listen.client]\ncertificate = \"{need}\"\nca = \"{}\"\n", self.file.path().display())
+    }
+
+    /// A client that believes this authority alone, speaks these protocols, and shows a certificate of that subject.
+    pub fn client(&self, protocols: &[&str], name: &str) -> TlsConnector {
+        let mut params = CertificateParams::new(vec![format!("{name}.test.example")]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Caf\u{e9}");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let chain = vec![params.signed_by(&key, &self.issuer).unwrap().der().clone()];
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let builder = ClientConfig::builder().with_root_certificates(self.roots());
+        let mut config = builder.with_client_auth_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
 
-    fn trust(&self) -> String {
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let pem = std::fs::read(self.file.path()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        roots
+    }
+
+    /// A browser that believes this authority alone, and speaks these protocols.
+    pub fn browser(&self, protocols: &[&str]) -> TlsConnector {
+        let mut config = ClientConfig::builder().with_root_certificates(self.roots()).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    pub fn trust(&self) -> String {
         format!("[trust]\nca = \"{}\"", self.file.path().display())
     }
 }
@@ -137,18 +173,31 @@ async fn an_app_that_turns_out_not_to_speak_tls_is_a_502() {
 }
 
 /// A gateway whose second listener speaks TLS for these names.
-async fn with_tls(authority: &Authority, names: &[&str], listen: &str) -> (House, tempfile::TempDir) {
+pub async fn with_tls(authority: &Authority, names: &[&str], listen: &str) -> (House, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let rules = authority.listener(folder.path(), names);
     let listen = format!("https = \"127.0.0.1:0\"\n{listen}");
-    let house = House::start(Plan { listen: &listen, rules: &rules, ..Plan::default() }).await;
+    let identity = "[identity.client]\nsubject = \"X-Client-Subject\"\nnames = \"X-Client-Names\"\n\
+                    fingerprint = \"X-Client-Fingerprint\"";
+    let identity = if listen.contains("[listen.client]") { identity } else { "" };
+    let house = House::start(Plan { listen: &listen, rules: &rules, identity, ..Plan::default() }).await;
     (house, folder)
 }
 
 async fn browse(house: &House, authority: &Authority, name: &str) -> std::io::Result<Conn> {
+    handshake(house, authority, name, &[]).await.map(Conn::over)
+}
+
+/// A TLS connection to the gateway of a client that speaks these protocols.
+pub async fn handshake(
+    house: &House,
+    authority: &Authority,
+    name: &str,
+    protocols: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(house.door().https.unwrap()).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    within("a handshake", authority.browser().connect(name, tcp)).await.map(Conn::over)
+    within("a handshake", authority.browser(protocols).connect(name, tcp)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,4 +253,41 @@ async fn limits_and_drain_hold_by_tls_too() {
     gate.open();
     assert_eq!(busy.answer("GET").await.expect(200).text(), "slow but whole");
     assert_eq!(within("the drain", draining).await.unwrap().unwrap(), doorkeep::server::Drained::All);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_that_comes_back_resumes_its_session() {
+    let authority = Authority::new();
+    let (house, _folder) = with_tls(&authority, &[HOST], "").await;
+    let browser = authority.browser(&["http/1.1"]);
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let tcp = TcpStream::connect(house.door().https.unwrap()).await.unwrap();
+        let name = ServerName::try_from(HOST).unwrap();
+        let stream = within("a handshake", browser.connect(name, tcp)).await.unwrap();
+        kinds.push(stream.get_ref().1.handshake_kind());
+        // The ticket comes with the answer (RFC 8446 §4.6.1).
+        Conn::over(stream).ask(&Ask::page("/public/x")).await.expect(200);
+    }
+    assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_a_body_that_is_still_being_sent_is_not_lost() {
+    let authority = Authority::new();
+    let (house, _folder) = with_tls(&authority, &[HOST], "body = \"1KiB\"").await;
+    let head = format!("POST /public/x HTTP/1.1\r\nHost: {HOST}\r\n");
+    for framing in ["Content-Length: 100000000", "Transfer-Encoding: chunked"] {
+        for size in [64 * 1024, 2 * 1024 * 1024] {
+            let mut conn = browse(&house, &authority, HOST).await.unwrap();
+            conn.send(format!("{head}{framing}\r\n\r\n").as_bytes()).await;
+            // All of it is sent before anything is read, as simple clients do.
+            for _ in 0..4 {
+                conn.send(format!("{size:x}\r\n").as_bytes()).await;
+                conn.send(&vec![b'x'; size]).await;
+                conn.send(b"\r\n").await;
+            }
+            conn.answer("POST").await.expect(413);
+        }
+    }
 }

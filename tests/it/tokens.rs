@@ -70,7 +70,7 @@ async fn a_token_without_iat_is_due_by_our_own_note_of_when_it_came() {
     jar.take(&first);
     let second = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
     assert_eq!(second.set_cookies(), NONE, "noted once");
-    house.later(310);
+    house.later(340);
     house.ask(&Ask::page("/page").jar(&forgetful)).await.expect(200);
     assert!(house.backend.renewals().is_empty(), "without the note nobody knows how old it is");
     house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);

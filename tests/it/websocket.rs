@@ -11,13 +11,13 @@ use crate::support::wire::Reader;
 use crate::support::{Ask, Conn, House, Plan, head_of, until, within};
 
 /// An app that answers each handshake with the same bytes and then echoes, and what it was asked.
-struct Echo {
+pub struct Echo {
     addr: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Echo {
-    async fn start(answer: Vec<u8>) -> Self {
+    pub async fn start(answer: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -44,16 +44,16 @@ impl Echo {
         Self { addr, heads }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    fn head(&self) -> String {
+    pub fn head(&self) -> String {
         self.heads.lock().unwrap().last().cloned().unwrap_or_default()
     }
 }
 
-fn switching() -> Vec<u8> {
+pub fn switching() -> Vec<u8> {
     let lines = [
         ("Upgrade", "WebSocket"),
         ("Connection", "Upgrade"),
@@ -81,7 +81,7 @@ async fn bytes_go_both_ways_once_the_app_has_switched() {
     let house = House::start(Plan { upstream: Some(&echo.url()), ..Plan::default() }).await;
     let jar = house.signed_in().await;
     let mut conn = house.conn().await;
-    conn.send(&Ask::websocket("/socket").jar(&jar).line("X-Auth-User", "eve").bytes()).await;
+    conn.send(&Ask::websocket("/socket").jar(&jar).line("X-Auth-User", "eve-the-intruder").bytes()).await;
     let answer = conn.answer("GET").await.expect(101);
     assert_eq!(answer.line("upgrade"), Some("websocket"));
     assert_eq!(answer.line("connection"), Some("upgrade"));
@@ -91,7 +91,7 @@ async fn bytes_go_both_ways_once_the_app_has_switched() {
     let head = echo.head().to_ascii_lowercase();
     assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
     assert!(head.contains("sec-websocket-key: ") && head.contains("x-auth-user: "), "{head}");
-    assert!(!head.contains("eve") && !head.contains("access_token"), "{head}");
+    assert!(!head.contains("eve-the-intruder") && !head.contains("access_token"), "{head}");
     drop(conn);
     until("the connection's end", || house.door().meters.connections.get() == 0).await;
 }

@@ -6,11 +6,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 const running = new Set()
 
-/** Starts a program; both its outputs go to the file `log`. Its stdin stays open as long as this process lives. */
-export function start (program, args, log, env = {}) {
+/**
+ * Starts a program; both its outputs go to the file `log`. Its stdin stays open as long as this process lives.
+ * `group`: it starts others, and signals go to all of them.
+ */
+export function start (program, args, log, env = {}, { group = false } = {}) {
   const file = openSync(log, 'w')
-  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['pipe', file, file] })
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['pipe', file, file], detached: group })
   closeSync(file)
+  child.group = group
   running.add(child)
   child.stdin.on('error', () => {})
   child.on('error', fault => { child.fault = fault; running.delete(child) })
@@ -26,11 +30,22 @@ export function alive (child) {
   return true
 }
 
+/** Sends a signal to a program, or to the group that it leads. A program that is gone already gets none. */
+export function signal (child, name) {
+  if (!child.group) return child.kill(name)
+  try {
+    return process.kill(-child.pid, name)
+  } catch (fault) {
+    if (fault.code !== 'ESRCH') throw fault
+    return false
+  }
+}
+
 /** Asks to stop, and insists after five seconds. */
 export async function stop (child) {
-  child.kill('SIGTERM')
+  signal(child, 'SIGTERM')
   for (let waited = 0; running.has(child) && waited < 5000; waited += 50) await sleep(50)
-  if (running.has(child)) child.kill('SIGKILL')
+  if (running.has(child)) signal(child, 'SIGKILL')
 }
 
 export const stopAll = () => Promise.all([...running].map(stop))
@@ -57,5 +72,5 @@ async function isFree (port) {
   return true
 }
 
-process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
+process.on('exit', () => { for (const child of running) signal(child, 'SIGKILL') })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => stopAll().finally(() => process.exit(1)))

@@ -1,4 +1,5 @@
 // The gateway as an operator runs it: a settings file, the release binary, one site. And the access tokens it accepts.
+import { execFileSync } from 'node:child_process'
 import { createHmac, randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -52,6 +53,43 @@ ${site}
   const headers = [['Host', `${host}:${port}`]]
   await until('the gateway answers', async () => alive(child) && (await send({ port, headers })).status < 500)
   return { port, host: `${host}:${port}`, origin, login }
+}
+
+/**
+ * Settings of a gateway whose one site, 127.0.0.1, is for everybody. `listen` and `rules` are TOML lines for their tables, `top` such
+ * as come before all tables, `more` whole tables.
+ */
+export const forEverybody = ({ top = '', listen, more = '', origin = 'http://127.0.0.1', upstream, rules = '' }) => `
+${top}
+[listen]
+${listen}
+${more}
+[session]
+backend = "directory"
+[session.token]
+algorithms = ["HS256"]
+key = "no token is checked in this suite, so none is made"
+[login]
+url = "https://id.example/login"
+[backend.directory]
+url = "http://127.0.0.1:1"
+[[site]]
+host = "127.0.0.1"
+origin = "${origin}"
+upstream = ["http://127.0.0.1:${upstream}"]
+[[site.rule]]
+path = "/*"
+access = "public"
+${rules}
+`
+
+/** Makes a certificate that signs itself, and the TOML table that names it. */
+export function selfSigned (folder, name = 'site', host = '127.0.0.1') {
+  const [key, cert] = [join(folder, `${name}.key`), join(folder, `${name}.crt`)]
+  const whom = ['-subj', `/CN=${host}`, '-addext', `subjectAltName=${/^[\d.]+$/.test(host) ? 'IP' : 'DNS'}:${host}`]
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2',
+    '-keyout', key, '-out', cert, ...whom], { stdio: 'ignore' })
+  return `[[tls]]\ncert = "${cert}"\nkey = "${key}"`
 }
 
 /** A signed access token as the directory issues them; `claims` adds to it, `undefined` takes away. */

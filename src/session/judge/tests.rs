@@ -17,6 +17,9 @@ fn policy() -> Policy {
             needs_session: true,
             needs_access: false,
             revokes_with_live_access: true,
+            kills_access: false,
+            renews_on_401: false,
+            introspects: crate::outcome::Introspects::Never,
             ahead: Ahead::Percent(50),
         },
         mode: RenewMode::Auto,
@@ -26,7 +29,7 @@ fn policy() -> Policy {
 }
 
 fn need(access: Access) -> Need {
-    Need { access, require: Require::default() }
+    Need { access, ..Need::default() }
 }
 
 fn admins() -> Require {
@@ -103,7 +106,7 @@ fn due_with_a_refresh_token_is_admitted_with_a_flight_beside() {
 fn an_unmet_requirement_is_forbidden_without_renewal() {
     for access in BOTH {
         for freshness in [Freshness::Fresh, Freshness::Due] {
-            let need = Need { access, require: admins() };
+            let need = Need { access, require: admins(), ..Need::default() };
             let got = judge(&need, Asker::Navigation, &cookies("ars"), live(freshness), &policy());
             let wanted = Verdict::Decline(Decline::Forbidden("role".into()), CookieChange::Keep);
             assert_eq!(got, Judgement::Settled(wanted));
@@ -234,7 +237,7 @@ fn renewed_is_admitted_and_stored() {
         let got = settle(&need(access), KEY, renewed("clerk"));
         let caller = Caller::Known(who("clerk"), AccessToken::parse("A2").expect("a token"));
         assert_eq!(got, Verdict::Admit(caller, store()));
-        let got = settle(&Need { access, require: admins() }, KEY, renewed("clerk"));
+        let got = settle(&Need { access, require: admins(), ..Need::default() }, KEY, renewed("clerk"));
         assert_eq!(got, Verdict::Decline(Decline::Forbidden("role".into()), store()));
     }
 }
@@ -254,7 +257,7 @@ fn refused_ends_the_session_and_only_that_clears() {
 fn no_fault_clears_a_cookie() {
     let faults = [
         BackendFault::Connect,
-        BackendFault::NoDecision { status: 500 },
+        BackendFault::NoDecision { status: 500, retry_after: None },
         BackendFault::ClientRejected { status: 401 },
         BackendFault::Lost(Loss::Broken),
         BackendFault::Lost(Loss::Unreadable),
@@ -283,10 +286,140 @@ fn issued_but_not_verifiable_is_stored_because_the_old_pair_is_spent() {
 }
 
 #[test]
+fn what_does_not_verify_is_not_stored_where_the_old_tokens_are_worth_more() {
+    let fault = BackendFault::Unusable { fault: TokenFault::Signature };
+    let got = settle(&need(Access::Required), KEY, RenewOutcome::Unavailable(fault.clone()));
+    assert_eq!(got, Verdict::Decline(Decline::Unavailable(fault), CookieChange::Keep));
+}
+
+#[test]
+fn a_wire_that_presents_the_access_token_presents_a_genuine_one_only() {
+    let mut policy = policy();
+    policy.capabilities.needs_session = false;
+    policy.capabilities.needs_access = true;
+    for state in [TokenState::Absent, TokenState::Invalid(TokenFault::Signature)] {
+        for access in BOTH {
+            let got = judge(&need(access), Asker::Navigation, &cookies("ar"), state.clone(), &policy);
+            assert!(matches!(got, Judgement::Settled(_)), "{got:?}");
+        }
+    }
+    let expired = TokenState::Expired(who("clerk"));
+    let got = judge(&need(Access::Required), Asker::Script, &cookies("ar"), expired, &policy);
+    let Judgement::Renew(request) = got else { panic!("{got:?}") };
+    let newer = Pair { session: None, ..request.pair };
+    let older = Pair { access: AccessToken::parse("A0"), ..newer.clone() };
+    assert_ne!(policy.key(&older), policy.key(&newer), "which renewal it is depends on both tokens");
+    let marks = |pair: &Pair| policy.marks(&Ending::of(pair.clone(), None));
+    let common = marks(&older).into_iter().filter(|mark| marks(&newer).contains(mark)).count();
+    assert_eq!(common, 1, "and a sign-out with one is one with the other");
+}
+
+#[test]
 fn withheld_keeps_the_cookies_and_asks_for_a_page_view() {
     let got = settle(&need(Access::Required), KEY, RenewOutcome::Withheld);
     let login = Decline::Login(LoginReason::Withheld);
     assert_eq!(got, Verdict::Decline(login, CookieChange::Keep));
     let got = settle(&need(Access::Optional), KEY, RenewOutcome::Withheld);
     assert_eq!(got, Verdict::Admit(Caller::Anonymous, CookieChange::Keep));
+}
+
+fn stale_need(require: Require) -> Need {
+    Need { access: Access::Required, require, stale: Duration::from_secs(60) }
+}
+
+/// A request whose access token ended at 100, on a rule that serves such for a minute.
+fn stand_in_request(need: &Need, asker: Asker, state: TokenState) -> Option<RenewRequest> {
+    match judge(need, asker, &cookies("ars"), state, &policy()) {
+        Judgement::Renew(request) => Some(request),
+        Judgement::First(..) | Judgement::Beside(..) | Judgement::Settled(_) => None,
+    }
+}
+
+fn away() -> Vec<BackendFault> {
+    vec![
+        BackendFault::Connect,
+        BackendFault::NoDecision { status: 500, retry_after: None },
+        BackendFault::Lost(Loss::Broken),
+        BackendFault::HeldBack { until: UnixTime::from_secs(9) },
+        BackendFault::Slow,
+        BackendFault::Busy,
+        BackendFault::Resting { after: Duration::from_secs(1) },
+        BackendFault::ShareAway,
+    ]
+}
+
+#[test]
+fn while_the_backend_is_away_a_token_that_is_over_serves_where_its_rule_says_so_and_so_long() {
+    let need = stale_need(Require::default());
+    let request = stand_in_request(&need, Asker::Script, TokenState::Expired(who("clerk"))).expect("renew");
+    for fault in away() {
+        let outcome = RenewOutcome::Unavailable(fault);
+        let served = stale(&need, &request, &outcome, UnixTime::from_secs(159));
+        let caller = Caller::Known(who("clerk"), AccessToken::parse("A1").expect("a token"));
+        assert_eq!(served, Some(Verdict::Admit(caller, CookieChange::Keep)), "{outcome:?}");
+        assert_eq!(stale(&need, &request, &outcome, UnixTime::from_secs(160)), None, "its time is over");
+    }
+}
+
+#[test]
+fn nobody_is_served_stale_after_a_decision_or_a_fault_of_our_own() {
+    let need = stale_need(Require::default());
+    let request = stand_in_request(&need, Asker::Script, TokenState::Expired(who("clerk"))).expect("renew");
+    let unverifiable =
+        BackendFault::Unverifiable { fault: TokenFault::Signature, issued: Box::new(issued()) };
+    for outcome in [
+        RenewOutcome::Refused(RefusalReason::ByBackend),
+        RenewOutcome::Refused(RefusalReason::SignedOut),
+        RenewOutcome::Refused(RefusalReason::SubjectChanged),
+        RenewOutcome::Withheld,
+        renewed("clerk"),
+        RenewOutcome::Unavailable(BackendFault::ClientRejected { status: 401 }),
+        RenewOutcome::Unavailable(unverifiable),
+        RenewOutcome::Unavailable(BackendFault::Internal),
+    ] {
+        assert_eq!(stale(&need, &request, &outcome, UnixTime::from_secs(101)), None, "{outcome:?}");
+    }
+}
+
+#[test]
+fn only_a_token_that_verifies_but_for_its_expiry_serves_stale() {
+    let stands = stale_need(Require::default());
+    let states = [
+        TokenState::Absent,
+        TokenState::Invalid(TokenFault::Inactive),
+        TokenState::Invalid(TokenFault::Signature),
+    ];
+    for state in states {
+        let request = stand_in_request(&stands, Asker::Navigation, state.clone()).expect("renew");
+        assert_eq!(request.stale, None, "{state:?}");
+    }
+    let expired = || TokenState::Expired(who("clerk"));
+    let usual = need(Access::Required);
+    let by_default = stand_in_request(&usual, Asker::Script, expired());
+    assert_eq!(by_default.expect("renew").stale, None, "the rule does not say so");
+    let tunnel = stand_in_request(&stands, Asker::WebSocket, expired());
+    assert_eq!(tunnel.expect("renew").stale, None, "a tunnel would outlive it");
+}
+
+#[test]
+fn stale_or_not_what_a_rule_requires_it_requires() {
+    let need = stale_need(admins());
+    let request = stand_in_request(&need, Asker::Script, TokenState::Expired(who("clerk"))).expect("renew");
+    let outcome = RenewOutcome::Unavailable(BackendFault::Connect);
+    let forbidden = Verdict::Decline(Decline::Forbidden("role".into()), CookieChange::Keep);
+    assert_eq!(stale(&need, &request, &outcome, UnixTime::from_secs(101)), Some(forbidden));
+}
+
+#[test]
+fn where_a_renewal_ends_the_old_token_a_due_one_is_renewed_first() {
+    let mut wire = policy();
+    wire.capabilities.kills_access = true;
+    let asked = |wire: &Policy| {
+        judge(&need(Access::Required), Asker::Script, &cookies("ars"), live(Freshness::Due), wire)
+    };
+    let Judgement::First(verdict, request) = asked(&wire) else { panic!("renewed first") };
+    let Judgement::Beside(beside, same) = asked(&policy()) else { panic!("renewed beside") };
+    assert_eq!((verdict, request.access_ends), (beside, same.access_ends));
+    let fresh = judge(&need(Access::Required), Asker::Script, &cookies("ars"), live(Freshness::Fresh), &wire);
+    assert!(matches!(fresh, Judgement::Settled(_)));
 }

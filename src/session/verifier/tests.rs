@@ -4,17 +4,16 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
 use super::*;
+use crate::token::SessionId;
 
 const NOW: u64 = 1_800_000_000;
 const SECRET: &[u8] = b"a secret that is long enough for HS512, which wants sixty-four bytes of it";
 
 fn rules() -> TokenRules {
     TokenRules {
-        keys: vec![VerificationKey {
-            algorithm: Algorithm::HS256,
-            key_id: None,
-            key: DecodingKey::from_secret(SECRET),
-        }],
+        keys: vec![VerificationKey::secret(Algorithm::HS256, SECRET).expect("a secret")],
+        algorithms: vec![Algorithm::HS256],
+        supply: Supply::Fixed,
         issuer: None,
         audience: Vec::new(),
         leeway: Duration::from_secs(5),
@@ -49,7 +48,8 @@ fn verify(rules: TokenRules, token: &AccessToken) -> Verified {
 fn a_genuine_token_tells_who_it_is() {
     for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
         let mut rules = rules();
-        rules.keys[0].algorithm = algorithm;
+        rules.keys = vec![VerificationKey::secret(algorithm, SECRET).expect("a secret")];
+        rules.algorithms = vec![algorithm];
         let Verified::Live(who) = verify(rules, &sign(algorithm, SECRET, &claims())) else { panic!("live") };
         assert_eq!((who.subject(), who.session()), ("u1", SessionId::parse("65f0").as_ref()));
     }
@@ -247,7 +247,7 @@ fn memory_is_by_the_whole_token_and_minds_the_expiry_each_time() {
     let verifier = Verifier::new(rules());
     let token = with(|_| ());
     let at = |secs| UnixTime::from_secs(NOW + secs);
-    assert_eq!(verifier.verify(&token, at(0)).1, Seen::First);
+    assert_eq!(verifier.verify(&token, UnixTime::from_secs(NOW)).1, Seen::First);
     assert!(matches!(verifier.verify(&token, at(64)), (Verified::Live(_), Seen::Before)));
     assert!(matches!(verifier.verify(&token, at(65)), (Verified::Expired(_), Seen::Before)));
     let mut forged = token.expose().to_owned();
@@ -274,5 +274,108 @@ fn the_memory_stays_within_its_bound() {
         });
         assert!(matches!(verifier.verify(&token, UnixTime::from_secs(NOW)).0, Verified::Live(_)));
     }
-    assert!(verifier.cache.weight() <= 64 * 1024, "{}", verifier.cache.weight());
+    assert!(
+        verifier.current.load().cache.weight() <= 64 * 1024,
+        "{}",
+        verifier.current.load().cache.weight()
+    );
+}
+
+/// A verifier whose keys are fetched, beginning with this secret.
+fn fetched(secret: &[u8]) -> Verifier {
+    let keys = vec![VerificationKey::secret(Algorithm::HS256, secret).expect("a secret")];
+    Verifier::new(TokenRules { keys, supply: Supply::Fetched, ..rules() })
+}
+
+fn secret(secret: &[u8]) -> Vec<VerificationKey> {
+    vec![VerificationKey::secret(Algorithm::HS256, secret).expect("a secret")]
+}
+
+#[test]
+fn what_a_removed_key_verified_counts_no_longer_from_the_next_request_on() {
+    let verifier = fetched(SECRET);
+    let (token, now) = (with(|_| ()), UnixTime::from_secs(NOW));
+    assert!(matches!(verifier.verify(&token, now), (Verified::Live(_), Seen::First)));
+    assert!(matches!(verifier.verify(&token, now), (Verified::Live(_), Seen::Before)));
+    assert_eq!(verifier.replace(secret(b"another")), Replaced::New);
+    assert_eq!(verifier.verify(&token, now).0, Verified::Invalid(TokenFault::Signature));
+    assert_eq!(verifier.replace(secret(SECRET)), Replaced::New);
+    assert!(matches!(verifier.verify(&token, now), (Verified::Live(_), Seen::First)), "nothing came back");
+}
+
+#[test]
+fn a_verification_under_way_leaves_nothing_with_the_new_keys() {
+    let verifier = fetched(SECRET);
+    let now = UnixTime::from_secs(NOW);
+    let tokens: Vec<AccessToken> = (0..8)
+        .map(|n| {
+            with(|c| {
+                c.insert("n".into(), json!(n));
+            })
+        })
+        .collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    for token in &tokens {
+                        let _either = verifier.verify(token, now);
+                    }
+                }
+            });
+        }
+        for _ in 0..300 {
+            verifier.replace(secret(SECRET));
+            verifier.replace(secret(b"another"));
+            for token in &tokens {
+                let refused = Verified::Invalid(TokenFault::Signature);
+                assert_eq!(verifier.verify(token, now).0, refused, "the removed key's tokens");
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_token_under_a_strange_algorithm_is_no_matter_of_missing_keys() {
+    let verifier = Verifier::new(TokenRules { keys: Vec::new(), supply: Supply::Fetched, ..rules() });
+    let now = UnixTime::from_secs(NOW);
+    let known = with(|_| ());
+    assert_eq!(verifier.verify(&known, now).0, Verified::Invalid(TokenFault::UnknownKey));
+    let strange = sign(Algorithm::HS512, SECRET, &claims());
+    assert_eq!(verifier.verify(&strange, now).0, Verified::Invalid(TokenFault::Header));
+}
+
+#[test]
+fn by_other_settings_nothing_is_believed_that_they_would_not_believe() {
+    let token = sign(Algorithm::HS256, SECRET, &claims());
+    let before = Verifier::new(rules());
+    assert_eq!(before.verify(&token, UnixTime::from_secs(NOW)).1, Seen::First);
+    let after = |rules, source| Verifier::successor(rules, &before, source);
+    let stricter = after(TokenRules { issuer: Some("another".into()), ..rules() }, Source::Same);
+    assert_eq!(stricter.verify(&token, UnixTime::from_secs(NOW)).0, Verified::Invalid(TokenFault::Issuer));
+    let other_key = VerificationKey::secret(Algorithm::HS256, b"another secret of these tests, long enough");
+    let rekeyed = after(TokenRules { keys: other_key.into_iter().collect(), ..rules() }, Source::Same);
+    assert_eq!(rekeyed.verify(&token, UnixTime::from_secs(NOW)).0, Verified::Invalid(TokenFault::Signature));
+}
+
+#[test]
+fn fetched_keys_go_on_only_where_they_come_from_the_same_place_for_the_same_algorithms() {
+    let fetched = || TokenRules { keys: Vec::new(), supply: Supply::Fetched, ..rules() };
+    let before = Verifier::new(fetched());
+    before.replace(rules().keys);
+    let token = sign(Algorithm::HS256, SECRET, &claims());
+    assert_eq!(before.verify(&token, UnixTime::from_secs(NOW)).1, Seen::First);
+    let after =
+        |rules, source| Verifier::successor(rules, &before, source).verify(&token, UnixTime::from_secs(NOW));
+    assert!(
+        matches!(after(fetched(), Source::Same), (Verified::Live(_), Seen::Before)),
+        "and what they verified"
+    );
+    let stricter = TokenRules { audience: vec!["x".into()], ..fetched() };
+    assert!(matches!(after(stricter, Source::Same), (Verified::Live(_), Seen::First)));
+    assert_eq!(after(fetched(), Source::Other).0, Verified::Invalid(TokenFault::UnknownKey));
+    let others = TokenRules { algorithms: vec![Algorithm::HS384], ..fetched() };
+    assert!(matches!(after(others, Source::Same).0, Verified::Invalid(_)));
 }

@@ -1,22 +1,22 @@
-//! A real directory behind a listener that can fail in every way that a network and a bad day have.
+//! A session backend behind a listener that can fail in every way that a network and a bad day have. Which wire it speaks
+//! is its issuer's affair: see [`Issuer`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use doorkeep::clock::{Clock, ManualClock, UnixTime};
-use doorkeep::demo::Directory;
-use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::gate::Gate;
+use super::issuer::{BackendLines, Issuer, Said};
 use super::jar::Jar;
+use super::keys::Signer;
 use super::wire::{Head, Reader};
 
 /// What goes wrong with a call.
@@ -44,7 +44,7 @@ pub enum Fault {
     Resigned(&'static str),
 }
 
-/// Whether the directory acted before its answer was lost.
+/// Whether the backend acted before its answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
     Yes,
@@ -56,30 +56,51 @@ pub enum Spent {
 pub struct Call {
     pub path: String,
     pub head: Head,
-    pub body: Value,
+    /// The body as it came.
+    pub text: String,
     pub at: UnixTime,
+    /// The refresh token that it presented, if it was a renewal.
+    pub presented: Option<String>,
 }
 
 impl Call {
     /// The refresh token that it presented.
     pub fn token(&self) -> &str {
-        self.body["refresh"]["token"].as_str().unwrap_or_default()
+        self.presented.as_deref().unwrap_or_default()
+    }
+
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
     }
 }
 
 #[derive(Debug)]
 struct Inner {
-    directory: Arc<Directory>,
+    issuer: Arc<dyn Issuer>,
     clock: Arc<ManualClock>,
     calls: Mutex<Vec<Call>>,
     fault: Mutex<Fault>,
     next: Mutex<VecDeque<Fault>>,
+    signer: Mutex<Option<Signer>>,
     busy: AtomicUsize,
     most_busy: AtomicUsize,
     tasks: TaskTracker,
     open: Mutex<Option<CancellationToken>>,
     /// Keeps the port while nobody listens on it.
     _reserved: TcpSocket,
+}
+
+impl Inner {
+    /// Signs the access token of an answer with the key of the day, where there is one.
+    fn sign(&self, body: &mut Value) {
+        if let (Some(signer), Some(token)) =
+            (&*self.signer.lock().unwrap(), body.pointer_mut(self.issuer.access_token_at()))
+            && let Some(text) = token.as_str()
+        {
+            *token = Value::from(signer.sign(&super::token::claims(text)));
+        }
+    }
 }
 
 /// The session backend.
@@ -90,15 +111,16 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn start(directory: Arc<Directory>, clock: Arc<ManualClock>, tasks: &TaskTracker) -> Self {
+    pub fn start(issuer: Arc<dyn Issuer>, clock: Arc<ManualClock>, tasks: &TaskTracker) -> Self {
         let reserved = socket("127.0.0.1:0".parse().unwrap());
         let addr = reserved.local_addr().unwrap();
         let inner = Inner {
-            directory,
+            issuer,
             clock,
             calls: Mutex::default(),
             fault: Mutex::new(Fault::None),
             next: Mutex::default(),
+            signer: Mutex::default(),
             busy: AtomicUsize::new(0),
             most_busy: AtomicUsize::new(0),
             tasks: tasks.clone(),
@@ -139,6 +161,11 @@ impl Backend {
         super::refused(self.addr).await;
     }
 
+    /// Access tokens are signed with this key from now on, instead of the shared secret.
+    pub fn signs_with(&self, signer: &Signer) {
+        *self.inner.signer.lock().unwrap() = Some(signer.clone());
+    }
+
     /// What goes wrong from now on.
     pub fn fails(&self, fault: Fault) {
         *self.inner.fault.lock().unwrap() = fault;
@@ -151,20 +178,16 @@ impl Backend {
 
     /// Renewals that were asked for.
     pub fn renewals(&self) -> Vec<Call> {
-        self.calls_to("/renew")
+        self.calls().into_iter().filter(|call| call.presented.is_some()).collect()
     }
 
     /// Sign-outs that were asked for.
     pub fn sign_outs(&self) -> Vec<Call> {
-        self.calls().into_iter().filter(|call| call.path.contains("/signOut/")).collect()
+        self.calls().into_iter().filter(|call| self.inner.issuer.is_sign_out(call)).collect()
     }
 
     pub fn calls(&self) -> Vec<Call> {
         self.inner.calls.lock().unwrap().clone()
-    }
-
-    fn calls_to(&self, end: &str) -> Vec<Call> {
-        self.calls().into_iter().filter(|call| call.path.ends_with(end)).collect()
     }
 
     /// Most calls that were under way at one time.
@@ -172,27 +195,29 @@ impl Backend {
         self.inner.most_busy.load(Ordering::SeqCst)
     }
 
-    /// How often the directory saw a spent token.
+    /// How often it saw a spent token.
     pub fn reuses(&self) -> u64 {
-        self.inner.directory.reuses()
+        self.inner.issuer.reuses()
     }
 
-    /// Signs one of the directory's people in.
-    pub async fn sign_in(&self, code: &str) -> Jar {
-        let body = json!({"purpose": "login", "user": {"code": code, "password": format!("demo-{code}")}});
-        let (_, envelope) = ask(&self.inner.directory, "/directory/api/users/signIn", &[], &body).await;
-        let mut jar = Jar::default();
-        jar.set("access_token", envelope["data"]["token"].as_str().unwrap());
-        jar.set("refresh_token", envelope["data"]["refresh"]["token"].as_str().unwrap());
-        jar.set("session_id", envelope["data"]["id"].as_str().unwrap());
+    /// Signs one of its people in.
+    pub async fn sign_in(&self, user: &str) -> Jar {
+        let mut jar = self.inner.issuer.sign_in(user).await;
+        if let Some(signer) = &*self.inner.signer.lock().unwrap() {
+            let claims = super::token::claims(jar.get("access_token").unwrap());
+            jar.set("access_token", &signer.sign(&claims));
+        }
         jar
     }
 
     /// Ends a session behind the gateway's back.
     pub async fn end(&self, jar: &Jar) {
-        let path = format!("/directory/api/users/signOut/{}", jar.get("session_id").unwrap());
-        let (status, _) = ask(&self.inner.directory, &path, &[], &json!({})).await;
-        assert_eq!(status, 200);
+        self.inner.issuer.end(jar).await;
+    }
+
+    /// The lines of settings that a gateway before it needs.
+    pub fn settings(&self) -> BackendLines {
+        self.inner.issuer.settings(self.addr)
     }
 }
 
@@ -202,17 +227,6 @@ fn socket(addr: SocketAddr) -> TcpSocket {
     socket.set_reuseport(true).unwrap();
     socket.bind(addr).unwrap();
     socket
-}
-
-async fn ask(directory: &Directory, path: &str, lines: &[(&str, &str)], body: &Value) -> (u16, Value) {
-    let mut request = http::Request::post(path).header("content-type", "application/json");
-    for (name, value) in lines {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
-    let (head, body) = directory.answer(request).await.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
 }
 
 struct Busy<'a>(&'a Inner);
@@ -240,8 +254,9 @@ async fn converse(mut stream: TcpStream, inner: &Inner) {
             return;
         }
         let path = head.first.split(' ').nth(1).unwrap().to_owned();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        let call = Call { path, head, body, at: inner.clock.now() };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut call = Call { path, head, text, at: inner.clock.now(), presented: None };
+        call.presented = inner.issuer.presented(&call);
         inner.calls.lock().unwrap().push(call.clone());
         let fault = match inner.next.lock().unwrap().pop_front() {
             Some(fault) => fault,
@@ -264,41 +279,41 @@ async fn act(
     call: &Call,
     fault: Fault,
 ) -> Option<Vec<u8>> {
-    let json =
-        |status, body: &Value| written(status, &[("Content-Type", "application/json")], &body.to_string());
-    let really = || really(inner, call);
+    let issuer = &inner.issuer;
+    let really = || async {
+        let mut said = issuer.answer(call).await;
+        inner.sign(&mut said.body);
+        said
+    };
     let acted = |spent| async move {
         match spent {
-            Spent::Yes => really().await.1,
-            Spent::No => json!({"isSuccess": true, "data": {"id": "x", "token": "y"}}),
+            Spent::Yes => really().await.body,
+            Spent::No => issuer.without_tokens(),
         }
     };
     match fault {
-        Fault::None => {
-            let (status, body) = really().await;
-            Some(json(status, &body))
-        }
+        Fault::None => Some(spoken(&really().await)),
         Fault::Slow(gate) => {
-            let (status, body) = really().await;
+            let said = really().await;
             gate.pass().await;
-            Some(json(status, &body))
+            Some(spoken(&said))
         }
         Fault::Late(gate) => {
             gate.pass().await;
-            let (status, body) = really().await;
-            Some(json(status, &body))
+            Some(spoken(&really().await))
         }
         Fault::Says(status, lines, body) => {
             let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
             Some(written(status, &lines, &body))
         }
         Fault::Resigned(key) => {
-            let (status, mut body) = really().await;
-            let claims = super::token::claims(body["data"]["token"].as_str().unwrap());
-            body["data"]["token"] = Value::from(super::token::signed_with(&claims, key));
-            Some(json(status, &body))
+            let mut said = really().await;
+            let token = said.body.pointer_mut(issuer.access_token_at()).expect("an access token");
+            let claims = super::token::claims(token.as_str().unwrap());
+            *token = Value::from(super::token::signed_with(&claims, key));
+            Some(spoken(&said))
         }
-        Fault::Answers(body) => Some(json(200, &body)),
+        Fault::Answers(body) => Some(spoken(&Said::json(200, body))),
         Fault::HalfJson(spent) => {
             let body = acted(spent).await.to_string();
             Some(written(200, &[("Content-Type", "application/json")], &body[..body.len() / 2]))
@@ -310,7 +325,7 @@ async fn act(
         }
         Fault::Cut(spent) => {
             let body = acted(spent).await;
-            let bytes = json(200, &body);
+            let bytes = spoken(&Said::json(200, body.clone()));
             let _gone = stream.write_all(&bytes[..bytes.len() - body.to_string().len() / 2]).await;
             let _gone = stream.shutdown().await;
             None
@@ -323,11 +338,10 @@ async fn act(
     }
 }
 
-/// What the directory says to a call.
-async fn really(inner: &Inner, call: &Call) -> (u16, Value) {
-    let tokens = call.head.all("x-access-token").into_iter();
-    let lines: Vec<(&str, &str)> = tokens.map(|token| ("x-access-token", token)).collect();
-    ask(&inner.directory, &call.path, &lines, &call.body).await
+fn spoken(said: &Said) -> Vec<u8> {
+    let mut lines = vec![("Content-Type", "application/json")];
+    lines.extend(said.lines.iter().map(|(name, value)| (*name, value.as_str())));
+    written(said.status, &lines, &said.body.to_string())
 }
 
 fn written(status: u16, lines: &[(&str, &str)], body: &str) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! A client that sees the exact bytes and can hang up whenever it likes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -246,6 +247,12 @@ impl Conn {
             true
         };
         Answer { status, head, body, trailers, whole }
+    }
+
+    /// Whether the other end has not closed within some milliseconds; what it says is dropped.
+    pub async fn stream_is_open(&mut self) -> bool {
+        let more = tokio::time::timeout(Duration::from_millis(20), self.reader.more(&mut self.stream)).await;
+        !matches!(more, Ok(Ok(0) | Err(_)))
     }
 
     /// Waits until the other end closes, and asserts that it says nothing more.

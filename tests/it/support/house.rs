@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backend::Backend;
 use super::client::{Answer, Ask, Conn};
+use super::issuer::{BackendLines, Issuer};
 use super::jar::Jar;
 use super::upstream::Upstream;
 
@@ -37,6 +38,10 @@ pub struct Plan<'a> {
     pub cookies: &'a str,
     pub token: &'a str,
     pub renew: &'a str,
+    /// Lines of `[session.lifetime]`.
+    pub lifetime: &'a str,
+    /// Instead of the login page's address.
+    pub login: &'a str,
     pub identity: &'a str,
     pub identity_headers: &'a str,
     pub site: &'a str,
@@ -65,41 +70,76 @@ impl House {
     }
 
     pub async fn start(plan: Plan<'_>) -> Self {
-        let tasks = TaskTracker::new();
-        let upstream = Upstream::start(&tasks).await;
-        Self::start_before(plan, upstream, tasks).await
+        Self::start_with(directory, plan).await
     }
 
     /// Starts before an app that is there already.
     pub async fn start_before(plan: Plan<'_>, upstream: Upstream, tasks: TaskTracker) -> Self {
-        let mut house = Self::without_door(START, upstream, tasks);
-        let door = house.another(plan).await;
-        house.addr = door.http;
-        house.door = Some(door);
-        house
+        Self::without_door(START, upstream, tasks).opened(plan).await
+    }
+
+    /// Starts before another kind of session backend, made with the clock that everybody has here.
+    pub async fn start_with(
+        issuer: impl FnOnce(Arc<ManualClock>) -> Arc<dyn Issuer>,
+        plan: Plan<'_>,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        let upstream = Upstream::start(&tasks).await;
+        let clock = Arc::new(ManualClock::at(START));
+        let issuer = issuer(Arc::clone(&clock));
+        Self::between(clock, issuer, upstream, tasks).opened(plan).await
+    }
+
+    async fn opened(mut self, plan: Plan<'_>) -> Self {
+        let door = self.another(plan).await;
+        self.addr = door.http;
+        self.door = Some(door);
+        self
     }
 
     /// The counterparts alone; whoever starts a gateway says where it is.
     pub fn without_door(now: UnixTime, upstream: Upstream, tasks: TaskTracker) -> Self {
         let clock = Arc::new(ManualClock::at(now));
-        let settings = DirectorySettings {
-            access_secret: Secret::new(ACCESS_SECRET.to_owned()),
-            refresh_secret: Secret::new(REFRESH_SECRET.to_owned()),
-            access_life: ACCESS_LIFE,
-            refresh_life: REFRESH_LIFE,
-        };
-        let directory =
-            Arc::new(Directory::new(settings, Arc::<ManualClock>::clone(&clock), Arc::new(|_| ())));
-        let backend = Backend::start(directory, Arc::clone(&clock), &tasks);
+        let issuer = directory(Arc::clone(&clock));
+        Self::between(clock, issuer, upstream, tasks)
+    }
+
+    /// The same with another kind of session backend.
+    pub async fn of_issuer(now: UnixTime, issuer: impl FnOnce(Arc<ManualClock>) -> Arc<dyn Issuer>) -> Self {
+        let tasks = TaskTracker::new();
+        let upstream = Upstream::start(&tasks).await;
+        let clock = Arc::new(ManualClock::at(now));
+        let issuer = issuer(Arc::clone(&clock));
+        Self::between(clock, issuer, upstream, tasks)
+    }
+
+    fn between(
+        clock: Arc<ManualClock>,
+        issuer: Arc<dyn Issuer>,
+        upstream: Upstream,
+        tasks: TaskTracker,
+    ) -> Self {
+        let backend = Backend::start(issuer, Arc::clone(&clock), &tasks);
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { addr, clock, backend, upstream, door: None, tasks }
     }
 
     /// Another gateway with the same counterparts.
     pub async fn another(&self, plan: Plan<'_>) -> Doorkeep {
-        let text = toml(plan, self.backend.addr, self.upstream.addr);
+        let text = toml(plan, &self.backend.settings(), self.upstream.addr);
         let settings = Settings::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
         Doorkeep::start(settings, Arc::<ManualClock>::clone(&self.clock)).await.unwrap()
+    }
+
+    /// The settings of a gateway with these counterparts, as a file has them.
+    pub fn toml(&self, plan: Plan<'_>) -> String {
+        toml(plan, &self.backend.settings(), self.upstream.addr)
+    }
+
+    /// Gives the running gateway other settings.
+    pub fn change(&self, plan: Plan<'_>) {
+        let settings = Settings::parse(&self.toml(plan)).unwrap();
+        self.door().change(settings).unwrap();
     }
 
     pub fn later(&self, secs: u64) {
@@ -131,20 +171,40 @@ impl House {
         jar
     }
 
-    /// A session whose access token lives and is due.
+    /// A session whose access token lives and is due, wherever in the window its turn is.
     pub async fn due(&self) -> Jar {
         let jar = self.signed_in().await;
-        self.later(ACCESS_LIFE.as_secs() / 2 + 10);
+        self.later(ACCESS_LIFE.as_secs() / 2 + 40);
         jar
     }
 }
 
+/// The directory of the demo, as the session backend of these tests.
+fn directory(clock: Arc<ManualClock>) -> Arc<dyn Issuer> {
+    let settings = DirectorySettings {
+        access_secret: Secret::new(ACCESS_SECRET.to_owned()),
+        refresh_secret: Secret::new(REFRESH_SECRET.to_owned()),
+        access_life: ACCESS_LIFE,
+        refresh_life: REFRESH_LIFE,
+    };
+    Arc::new(Arc::new(Directory::new(settings, clock, Arc::new(|_| ()))))
+}
+
 /// The settings as a file has them.
-pub fn toml(plan: Plan<'_>, backend: SocketAddr, upstream: SocketAddr) -> String {
-    let Plan { top, listen, cookies, token, renew, identity, identity_headers, site, rules, .. } = plan;
+pub fn toml(plan: Plan<'_>, backend: &BackendLines, upstream: SocketAddr) -> String {
+    let Plan {
+        top, listen, cookies, token, renew, lifetime, identity, identity_headers, site, rules, ..
+    } = plan;
     let key = plan.key.unwrap_or(ACCESS_SECRET);
     let app = plan.upstream.map_or_else(|| format!("http://{upstream}"), str::to_owned);
-    let (host, origin, login) = (super::HOST, super::ORIGIN, super::LOGIN);
+    let (host, origin) = (super::HOST, super::ORIGIN);
+    let login = match plan.login {
+        "" => format!("url = \"{}\"", super::LOGIN),
+        login => login.to_owned(),
+    };
+    let BackendLines { id, tables, cookies: own_cookies, subject, role, .. } = backend;
+    let checked =
+        backend.token.map_or_else(|| format!("algorithms = [\"HS256\"]\nkey = \"{key}\""), str::to_owned);
     format!(
         r#"
 secret = "{OWN_SECRET}"
@@ -153,24 +213,26 @@ secret = "{OWN_SECRET}"
 http = "127.0.0.1:0"
 {listen}
 [session]
-backend = "directory"
+backend = "{id}"
 [session.cookies]
+{own_cookies}
 {cookies}
 [session.token]
-algorithms = ["HS256"]
-key = "{key}"
+{checked}
 {token}
+[session.lifetime]
+{lifetime}
 [session.renew]
 {renew}
 [login]
-url = "{login}"
-[backend.directory]
-url = "http://{backend}"
+{login}
+{tables}
 [identity]
+subject = "{subject}"
 {identity}
 [identity.headers]
-"X-Auth-User" = "userId"
-"X-Auth-Role" = "roleKey"
+"X-Auth-User" = "{subject}"
+"X-Auth-Role" = "{role}"
 "X-Auth-Nothing" = "no.such.claim"
 {identity_headers}
 [[site]]
@@ -186,7 +248,7 @@ path = "/optional/*"
 access = "optional"
 [[site.rule]]
 path = "/admin/*"
-require = {{ "roleKey" = ["admin"] }}
+require = {{ "{role}" = ["admin"] }}
 {rules}
 "#
     )

@@ -2,11 +2,19 @@
 
 pub mod backend;
 pub mod client;
+pub mod egov;
 pub mod gate;
 pub mod house;
+pub mod http2;
+pub mod hush;
+pub mod issuer;
 pub mod jar;
+pub mod keys;
 pub mod program;
+pub mod redis;
+pub mod sanic_app;
 pub mod token;
+pub mod token_endpoint;
 pub mod upstream;
 pub mod wire;
 
@@ -21,7 +29,9 @@ pub use client::{Answer, Ask, Conn};
 pub use gate::Gate;
 pub use house::{House, Plan};
 pub use jar::Jar;
+pub use keys::{Signer, key_set};
 pub use program::Program;
+pub use redis::Redis;
 pub use upstream::{Seen, State, Step, Upstream, answer, head_of, ok};
 
 /// Longest wait for anything that should happen.

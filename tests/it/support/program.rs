@@ -25,17 +25,29 @@ pub struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
     pub addr: SocketAddr,
-    _folder: tempfile::TempDir,
+    /// Where it listens for browsers by TLS, and for operators.
+    pub https: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    folder: tempfile::TempDir,
 }
 
 impl Program {
     /// Runs with these settings, which have to log JSON, and waits until it serves.
     pub async fn run(toml: &str) -> Self {
+        Self::run_with(toml, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn run_with(toml: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("doorkeep.toml");
         std::fs::write(&path, toml).unwrap();
         let mut command = command(&["run", "--config", path.to_str().unwrap()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let said: Arc<Mutex<String>> = Arc::default();
         let pipes: [Box<dyn std::io::Read + Send>; 2] =
@@ -50,15 +62,15 @@ impl Program {
                 }
             });
         }
-        let http = || {
+        let listens = |name: &str| {
             let said = said.lock().unwrap();
             let line = said.lines().find(|line| line.contains("\"serving\""))?;
             let json: serde_json::Value = serde_json::from_str(line).ok()?;
-            json["http"].as_str()?.parse::<SocketAddr>().ok()
+            json[name].as_str()?.parse::<SocketAddr>().ok()
         };
-        until("the program to serve", || http().is_some()).await;
-        let addr = http().unwrap();
-        Self { child, said, addr, _folder: folder }
+        until("the program to serve", || listens("http").is_some()).await;
+        let (addr, https, admin) = (listens("http").unwrap(), listens("https"), listens("admin"));
+        Self { child, said, addr, https, admin, folder }
     }
 
     /// Everything that it has written so far.
@@ -66,9 +78,23 @@ impl Program {
         self.said.lock().unwrap().clone()
     }
 
+    /// Its settings file.
+    pub fn settings(&self) -> std::path::PathBuf {
+        self.folder.path().join("doorkeep.toml")
+    }
+
     /// Asks it to stop, as a service manager does.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    /// Asks it to read its settings again.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 

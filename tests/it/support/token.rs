@@ -21,3 +21,8 @@ pub fn claims(token: &str) -> Value {
     let middle = token.split('.').nth(1).expect("three parts");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(middle).unwrap()).unwrap()
 }
+
+/// Whether this file's `signed` made it.
+pub fn is_genuine(token: &str) -> bool {
+    signed(&claims(token)) == token
+}

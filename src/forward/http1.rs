@@ -1,0 +1,205 @@
+//! HTTP/1.1 to an app: for each of its servers the connections that nobody uses at the moment.
+//! In: a request, and which server. Out: the answer's head and its body. Errors: [`Http1Fault`]. I/O: sockets.
+//! An answer's head has at most a hundred fields, as the library takes them without memory of its own.
+//! Source: RFC 9112 §9.3 (a connection is used again once request and answer are whole), §9.3.1 (what may be sent again: here only
+//! what was not sent at all), §9.6 (closing).
+
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use crate::body::{Lease, Limited};
+use crate::clock::Deadline;
+use crate::dial::Dialer;
+
+/// Most of an app's answer that is read ahead of its client, in bytes; also the largest head of one.
+const BUFFER: usize = 128 * 1024;
+/// Most connections to a server that wait for a request.
+const MOST_IDLE: usize = 1024;
+
+/// Why an app gave no answer by HTTP/1.1.
+#[derive(Debug, thiserror::Error)]
+pub enum Http1Fault {
+    /// No connection.
+    #[error("no connection")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke, or what came back is no HTTP.
+    #[error("broken off")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The connections to an app's servers.
+pub(super) struct Http1Client {
+    dialer: Dialer,
+    pools: Vec<Arc<Pool>>,
+}
+
+/// The connections to one server.
+struct Pool {
+    server: Uri,
+    /// How long a connection waits for the next request.
+    keep: Duration,
+    idle: Mutex<Idle>,
+    tasks: TaskTracker,
+    myself: Weak<Self>,
+}
+
+/// Connections that wait for a request, the one that has waited longest first.
+#[derive(Default)]
+struct Idle {
+    connections: Vec<(Box<Connection>, Deadline)>,
+    /// Whether somebody closes those that have waited too long.
+    watched: bool,
+}
+
+/// A connection, in use or not.
+struct Connection {
+    sender: SendRequest<Limited>,
+    pool: Weak<Pool>,
+}
+
+/// An answer, and its connection, which goes back once the answer's body is whole.
+pub(super) type Answered = (Response<Incoming>, Box<dyn Lease>);
+
+impl fmt::Debug for Http1Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http1Client").field("servers", &self.pools.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Http1Client {
+    /// Connections to these servers, each kept for `keep` between requests.
+    pub(super) fn new(dialer: Dialer, servers: impl Iterator<Item = Uri>, keep: Duration) -> Self {
+        let tasks = TaskTracker::new();
+        let pool = |server| {
+            Arc::new_cyclic(|myself| Pool {
+                server,
+                keep,
+                idle: Mutex::default(),
+                tasks: tasks.clone(),
+                myself: myself.clone(),
+            })
+        };
+        Self { dialer, pools: servers.map(pool).collect() }
+    }
+
+    /// Sends a request, whose target is in origin form, to the server at this place.
+    pub(super) async fn request(
+        &self,
+        server: usize,
+        mut request: Request<Limited>,
+    ) -> Result<Answered, Http1Fault> {
+        let Some(pool) = self.pools.get(server) else {
+            return Err(Http1Fault::Connect("there is no such server".into()));
+        };
+        while let Some(mut connection) = pool.take() {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, connection)),
+                // The connection had ended before anything of the request was written.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Http1Fault::Broken(failed.into_error())),
+                },
+            }
+        }
+        let mut connection = Box::pin(self.connect(pool)).await?;
+        let response = connection.sender.send_request(request).await.map_err(Http1Fault::Broken)?;
+        Ok((response, connection))
+    }
+
+    async fn connect(&self, pool: &Pool) -> Result<Box<Connection>, Http1Fault> {
+        let stream = self.dialer.clone().call(pool.server.clone()).await.map_err(Http1Fault::Connect)?;
+        let (sender, connection) = Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(stream)
+            .await
+            .map_err(|error| Http1Fault::Connect(error.into()))?;
+        // It ends once its sender is gone, and those are dropped with their pool.
+        pool.tasks.spawn(connection.with_upgrades());
+        Ok(Box::new(Connection { sender, pool: pool.myself.clone() }))
+    }
+}
+
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that was used last: so those that are not needed grow old.
+    fn take(&self) -> Option<Box<Connection>> {
+        loop {
+            let (connection, until) = self.idle().connections.pop()?;
+            if until.reached() {
+                // Those before it have waited longer still.
+                let old = mem::take(&mut self.idle().connections);
+                drop(old);
+                return None;
+            }
+            if connection.sender.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: Box<Connection>) {
+        let mut idle = self.idle();
+        if idle.connections.len() < MOST_IDLE {
+            idle.connections.push((connection, Deadline::after(self.keep)));
+        }
+        if !mem::replace(&mut idle.watched, true) {
+            drop(idle);
+            self.tasks.spawn(close_old(self.myself.clone()));
+        }
+    }
+
+    /// Closes what has waited too long, or was closed by its server. Until when the next one may wait; `None`: there is none.
+    fn close_old(&self) -> Option<Deadline> {
+        let mut idle = self.idle();
+        let (kept, old) = mem::take(&mut idle.connections)
+            .into_iter()
+            .partition(|(connection, until)| connection.sender.is_ready() && !until.reached());
+        idle.connections = kept;
+        let next = idle.connections.first().map(|(_, until)| *until);
+        idle.watched = next.is_some();
+        drop(idle);
+        drop::<Vec<_>>(old);
+        next
+    }
+}
+
+/// Closes old connections for as long as there are any.
+async fn close_old(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+        next.wait().await;
+    }
+}
+
+impl Lease for Connection {
+    /// The answer is whole. The connection is free once its task has seen that, too, and the request has gone whole.
+    fn give_back(mut self: Box<Self>) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        if self.sender.is_ready() {
+            pool.keep(self);
+        } else if !self.sender.is_closed() {
+            let tasks = pool.tasks.clone();
+            tasks.spawn(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(pool.keep, self.sender.ready()).await {
+                    pool.keep(self);
+                }
+            });
+        }
+    }
+}
