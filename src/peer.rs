@@ -35,7 +35,7 @@ impl Told {
             Self::XForwardedFor => {
                 lines(headers, "x-forwarded-for").flat_map(|line| line.split(',').map(address)).collect()
             }
-            Self::Forwarded => lines(headers, "forwarded").flat_map(elements).map(node).collect(),
+            Self::Forwarded => lines(headers, "forwarded").flat_map(nodes).collect(),
         }
     }
 }
@@ -44,29 +44,33 @@ fn lines<'h>(headers: &'h HeaderMap, name: &'static str) -> impl Iterator<Item =
     headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default())
 }
 
-/// The elements of a `Forwarded` line: commas in quotes separate nothing (RFC 7239 §4).
-fn elements(line: &str) -> Vec<&str> {
-    split(line, ',')
+/// The hops that a `Forwarded` line tells of. One that ends within quotes tells of none: its first writer may have opened
+/// them so that what others added counts as his.
+fn nodes(line: &str) -> Vec<Option<IpAddr>> {
+    split(line, ',').map_or_else(|| vec![None], |elements| elements.into_iter().map(node).collect())
 }
 
-fn split(text: &str, at: char) -> Vec<&str> {
+/// The parts of a text between separators, those in quotes not counted (RFC 7239 §4). `None`: quotes are left open.
+fn split(text: &str, at: char) -> Option<Vec<&str>> {
     let (mut quoted, mut escaped) = (false, false);
-    text.split(move |c: char| {
-        let separates = c == at && !quoted;
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ => {}
-        }
-        separates
-    })
-    .collect()
+    let parts = text
+        .split(|c: char| {
+            let separates = c == at && !quoted;
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                _ => {}
+            }
+            separates
+        })
+        .collect();
+    if quoted { None } else { Some(parts) }
 }
 
 /// The address that an element says its hop came `for`; names that hide it, and what says it twice, are none (§6).
 fn node(element: &str) -> Option<IpAddr> {
-    let pairs = split(element, ';').into_iter().filter_map(|pair| pair.trim().split_once('='));
+    let pairs = split(element, ';')?.into_iter().filter_map(|pair| pair.trim().split_once('='));
     let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for")).map(|(_, value)| value);
     let (value, None) = (named.next()?, named.next()) else { return None };
     match value.strip_prefix('"') {
@@ -193,6 +197,24 @@ mod tests {
             assert_eq!(forwarded(&[unreadable]).0, "10.0.0.1", "{unreadable}");
         }
         assert_eq!(forwarded(&[]).0, "10.0.0.1", "the other header is not read");
+    }
+
+    #[test]
+    fn quotes_that_a_client_leaves_open_swallow_nothing_of_what_proxies_add() {
+        for line in [
+            "for=6.6.6.6;host=\"x, for=198.51.100.7",
+            "for=6.6.6.6;host=\"x, for=\"[2001:db8::1]:99\"",
+            "for=6.6.6.6;host=\"x\\, for=198.51.100.7;proto=https",
+            "for=6.6.6.6;host=\"a\" \"b, for=10.0.0.7",
+        ] {
+            assert_eq!(forwarded(&[line]).0, "10.0.0.1", "{line}");
+            assert_eq!(forwarded(&["for=6.6.6.6", line]).0, "10.0.0.1", "{line}");
+        }
+        assert_eq!(
+            forwarded(&["for=6.6.6.6;host=\"x", "for=198.51.100.7"]).0,
+            "198.51.100.7",
+            "lines are apart"
+        );
     }
 
     #[test]
