@@ -275,7 +275,8 @@ fn app(
 ) -> Result<App, StartError> {
     let origin = &site.site.origin;
     let headers = NameSet::headers_of(believed);
-    let named = identity.names().chain(certificate.header_names());
+    let token = site.upstream.token.name();
+    let named = identity.names().chain(certificate.header_names()).chain(&token);
     let owned = Arc::new(OwnedNames::new(named, headers, site.upstream.authorization));
     Ok(App {
         upstream: Upstream::new(&site.upstream, listen.trailers, roots)?,

@@ -10,7 +10,8 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
@@ -27,6 +28,8 @@ use crate::forward::http1::{Answered, Http1Client, Http1Fault};
 use crate::forward::http2::{Http2Client, Http2Fault};
 use crate::forward::names::Authorization;
 use crate::forward::outbound::Outbound;
+
+const X_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 
 /// An app and how to talk to it.
 #[derive(Clone, Debug)]
@@ -98,6 +101,18 @@ pub enum TokenHeader {
     XAccessToken,
     /// `Authorization: Bearer` (RFC 6750 §2.1).
     Bearer,
+}
+
+impl TokenHeader {
+    /// The header's name: the gateway's to set, so no client's.
+    #[must_use]
+    pub const fn name(self) -> Option<HeaderName> {
+        match self {
+            Self::None => None,
+            Self::XAccessToken => Some(X_ACCESS_TOKEN),
+            Self::Bearer => Some(AUTHORIZATION),
+        }
+    }
 }
 
 /// Why an app gave no answer.

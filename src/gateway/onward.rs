@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -25,8 +25,6 @@ use crate::route::{CookieRule, RuleAccess};
 use crate::session::cookies;
 use crate::text::with_causes;
 use crate::verdict::Caller;
-
-const X_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 
 /// A header line.
 type Line = (HeaderName, HeaderValue);
@@ -150,14 +148,12 @@ impl Gateway {
         let mut lines = shown.transpose()?.unwrap_or_default();
         let Caller::Known(identity, access) = caller else { return Ok((None, lines)) };
         let told = self.0.identity.render(identity)?;
-        let (name, value) = match app.token {
+        let value = match app.token {
             TokenHeader::None => return Ok((Some(told), lines)),
-            TokenHeader::XAccessToken => (X_ACCESS_TOKEN, HeaderValue::from_str(access.expose())),
-            TokenHeader::Bearer => {
-                (AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", access.expose())))
-            }
+            TokenHeader::XAccessToken => HeaderValue::from_str(access.expose()),
+            TokenHeader::Bearer => HeaderValue::try_from(format!("Bearer {}", access.expose())),
         };
-        if let Ok(mut value) = value {
+        if let (Some(name), Ok(mut value)) = (app.token.name(), value) {
             value.set_sensitive(true);
             lines.push((name, value));
         }
