@@ -36,6 +36,9 @@ use crate::share::LinkError;
 /// Most open connections of operators.
 const OPERATORS: usize = 64;
 
+/// Longest wait of a replica that starts for what the others know of sign-outs.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -139,7 +142,8 @@ impl Doorkeep {
         let (generation, keeping) = build(settings, &common, None)?;
         let renewer = generation.gateway.renewer().clone();
         renewer.restore()?;
-        common.life.tasks.spawn(renewer.follow(common.life.finish.clone()));
+        common.life.tasks.spawn(renewer.clone().follow(common.life.finish.clone()));
+        renewer.caught_up(CATCH_UP).await;
         let (readiness, current) = (Arc::new(Readiness::default()), Current::new(generation.gateway.clone()));
         let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness), Arc::new(current.clone()));
         let listen = &surroundings.listen;

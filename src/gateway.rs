@@ -50,7 +50,7 @@ use crate::session::cookies::{Copies, Presented};
 use crate::session::judge::{Judgement, RenewRequest, judge, settle, stale};
 use crate::session::verifier::{Seen, Verifier};
 use crate::sign_in::Desk;
-use crate::token::AccessToken;
+use crate::token::{AccessToken, RefreshToken};
 use crate::verdict::{Caller, CookieChange, Verdict};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -311,7 +311,8 @@ impl Gateway {
                 (self.decline(&asked, decline, decided.returns.as_deref()), change)
             }
         };
-        let mut lines = self.cookies_at_head(&asked, (change, decided_at), decided.copies).await;
+        let held = decided.presented.as_deref().and_then(|presented| presented.refresh.as_ref());
+        let mut lines = self.cookies_at_head(&asked, (change, decided_at), (decided.copies, held)).await;
         if counted {
             lines.extend(self.0.sessions.carrier.returns(None));
         }
@@ -496,12 +497,12 @@ impl Gateway {
         }
     }
 
-    /// What the cookies become, decided when the head is written.
+    /// What the cookies of a client that presented this refresh token become, decided when the head is written.
     async fn cookies_at_head(
         &self,
         asked: &Asked<'_>,
         (change, decided_at): (CookieChange, UnixTime),
-        copies: Copies,
+        (copies, held): (Copies, Option<&RefreshToken>),
     ) -> Vec<HeaderValue> {
         let change = self.0.renewer.newest_at_head(change, decided_at).await;
         let carrier = &self.0.sessions.carrier;
@@ -510,7 +511,7 @@ impl Gateway {
             CookieChange::Keep => Vec::new(),
             CookieChange::Store(issued) => {
                 let about = self.0.sessions.policy.key(&issued.tokens.pair());
-                carrier.store(&issued, about, host, now())
+                carrier.store((&*issued, held), about, host, now())
             }
             CookieChange::Clear(_) => carrier.clear(),
             CookieChange::Note(notes) => carrier.note_line(&notes, host, now()).into_iter().collect(),

@@ -158,8 +158,8 @@ pub struct Meters {
     pub replays: Counter,
     /// Refusals of tokens whose earlier answer was lost.
     pub lost_answers: Counter,
-    /// Results dropped for want of memory before any answer carried them.
-    pub evicted_undelivered: Counter,
+    /// What was dropped for want of memory before every browser surely had what is newer.
+    pub evicted: Counter,
     /// Results in memory that no answer has carried yet.
     pub undelivered: Gauge,
     /// Results in memory.
@@ -229,7 +229,7 @@ impl Meters {
             stale: Counter::default(),
             replays: Counter::default(),
             lost_answers: Counter::default(),
-            evicted_undelivered: Counter::default(),
+            evicted: Counter::default(),
             undelivered: Gauge::default(),
             remembered: Gauge::default(),
             remembered_bytes: Gauge::default(),
@@ -268,9 +268,9 @@ impl Meters {
         r.register("renewal_replays", "Answers given a remembered renewal", self.replays.clone());
         r.register("renewal_lost_answers", "Refusals after an unknown result", self.lost_answers.clone());
         r.register(
-            "renewal_evicted_undelivered",
-            "Undelivered results dropped for want of memory",
-            self.evicted_undelivered.clone(),
+            "renewal_evicted",
+            "Results and doubts dropped for want of memory that may still be needed",
+            self.evicted.clone(),
         );
         r.register("renewal_undelivered", "Results that no answer has carried yet", self.undelivered.clone());
         r.register("renewal_remembered", "Results in memory", self.remembered.clone());

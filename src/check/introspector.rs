@@ -36,6 +36,10 @@ const NEGATIVE_KEPT: Duration = Duration::from_secs(5);
 /// Most tokens remembered as inactive.
 const NEGATIVES: usize = 10_000;
 
+/// How long notes that vouched for a token vouch for no other one, and most of them that are remembered.
+const VOUCHED_FOR: Duration = Duration::from_secs(60);
+const VOUCHED: usize = 10_000;
+
 /// How opaque tokens are asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntrospectRules {
@@ -60,8 +64,11 @@ pub struct IntrospectRules {
 /// Whether anything tells that a token is anybody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It was active before, or our notes came beside it.
+    /// It was active before.
     Known,
+    /// Our notes came beside it, about what this key names. They vouch for one token at a time: once somebody had a session, they
+    /// can be sent beside any.
+    Vouched(SessionKey),
     /// Anybody can send it.
     Stranger,
 }
@@ -70,7 +77,7 @@ impl Standing {
     /// When a question about such a token has its turn: somebody waits for the answer.
     const fn class(self) -> Class {
         match self {
-            Self::Known => Class::Expired,
+            Self::Known | Self::Vouched(_) => Class::Expired,
             Self::Stranger => Class::Stranger,
         }
     }
@@ -97,6 +104,8 @@ struct Inner {
     tasks: TaskTracker,
     positives: Arc<Cache<SessionKey, Positive, PositiveWeight>>,
     negatives: Arc<Cache<SessionKey, UnixTime>>,
+    /// For which token notes vouched, and until when for no other one.
+    vouched: Arc<Cache<SessionKey, (SessionKey, UnixTime)>>,
     questions: Arc<Mutex<Questions>>,
 }
 
@@ -157,6 +166,7 @@ impl Introspector {
         let asked = (backend, old.admission.clone());
         let mut inner = Inner::new(rules, asked, keys, Arc::clone(&old.clock), Arc::clone(&old.meters));
         inner.tasks = old.tasks.clone();
+        inner.vouched = Arc::clone(&old.vouched);
         if goes_on {
             inner.positives = Arc::clone(&old.positives);
             inner.negatives = Arc::clone(&old.negatives);
@@ -191,7 +201,10 @@ impl Introspector {
         if inner.negatives.get(&name).is_some_and(|until| now < until) {
             return Ok((Verified::Invalid(TokenFault::Inactive), Seen::Before));
         }
-        let standing = if remembered.is_some() { Standing::Known } else { standing() };
+        let standing = match remembered {
+            Some(_) => Standing::Known,
+            None => inner.held_to_one(standing(), name, now),
+        };
         self.ask(token, name, (standing, network)).await.map(|verified| (verified, Seen::First))
     }
 
@@ -349,6 +362,7 @@ impl Inner {
         Self {
             positives: Arc::new(Cache::with_weighter(items, rules.memory, PositiveWeight)),
             negatives: Arc::new(Cache::new(NEGATIVES)),
+            vouched: Arc::new(Cache::new(VOUCHED)),
             rules,
             backend,
             admission,
@@ -357,6 +371,18 @@ impl Inner {
             meters,
             tasks: TaskTracker::new(),
             questions: Arc::default(),
+        }
+    }
+
+    /// The standing of a token, where its notes have not just vouched for another one.
+    fn held_to_one(&self, standing: Standing, token: SessionKey, now: UnixTime) -> Standing {
+        let Standing::Vouched(by) = standing else { return standing };
+        match self.vouched.get(&by) {
+            Some((other, until)) if other != token && now < until => Standing::Stranger,
+            Some(_) | None => {
+                self.vouched.insert(by, (token, now.saturating_add(VOUCHED_FOR)));
+                standing
+            }
         }
     }
 

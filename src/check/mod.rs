@@ -43,8 +43,8 @@ impl Checker {
         let checked = match &presented.access {
             None => None,
             Some(access) => {
-                let noted = || sessions.is_noted(&presented, host);
-                let standing = || if noted() { Standing::Known } else { Standing::Stranger };
+                let noted = || sessions.noted(&presented, host);
+                let standing = || noted().map_or(Standing::Stranger, Standing::Vouched);
                 Some(self.presented(access, (standing, network), now).await)
             }
         };
@@ -69,13 +69,13 @@ impl Checker {
         now: UnixTime,
     ) -> Result<(Verified, Seen), BackendFault> {
         match self {
-            // Keys that have to be fetched first are waited for here and in `issued`, and nowhere else.
             Self::Signed(verifier) => verifier.verify_asking(token, now).await,
             Self::Opaque(introspector) => Box::pin(introspector.presented(token, who, now)).await,
         }
     }
 
-    /// What a token is that was remembered for a client in a network which does not present it yet. Waits for no keys.
+    /// What a token is that was remembered for a client in a network which does not present it yet. Another replica may have
+    /// got it that has keys which are not here yet.
     ///
     /// # Errors
     /// As [`Self::presented`].
@@ -86,7 +86,7 @@ impl Checker {
         now: UnixTime,
     ) -> Result<Verified, BackendFault> {
         match self {
-            Self::Signed(verifier) => Ok(verifier.verify_fresh(token, now)),
+            Self::Signed(verifier) => Ok(verifier.verify_issued(token, now).await),
             Self::Opaque(introspector) => {
                 let known = (|| Standing::Known, network);
                 introspector.presented(token, known, now).await.map(|(verified, _)| verified)

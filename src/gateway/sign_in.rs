@@ -250,7 +250,8 @@ impl Gateway {
         // Copies are deleted first: without a domain they go by the very names that are set.
         let copies =
             if presented.copies == Copies::Differ { sessions.carrier.clear_host_only() } else { Vec::new() };
-        let lines = copies.into_iter().chain(sessions.carrier.store(&renewed.issued, about, host, now));
+        let lines =
+            copies.into_iter().chain(sessions.carrier.store((&renewed.issued, None), about, host, now));
         let page = target.split('#').next().unwrap_or_default();
         let returns = Returns::after_sign_in(sessions.policy.keys.digest(&["page", page]), now);
         for line in lines.chain(sessions.carrier.returns(Some(&returns.to_string()))) {

@@ -1,6 +1,7 @@
 //! A flight: one presentation of one pair, from the call to what is kept of it.
 //! In: [`Leg`]. Out: [`RenewOutcome`], in the ledger and to all who wait. Errors: none. I/O: the session backend.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -17,6 +18,7 @@ use crate::outcome::{
 };
 use crate::renew::memory::{Lane, Slot};
 use crate::renew::shared::Word;
+use crate::renew::sign_out::UNANSWERED;
 use crate::renew::{Inner, word};
 use crate::session::verifier::Verified;
 use crate::token::{AccessToken, Ending, Pair, TokenSet};
@@ -210,7 +212,7 @@ impl Inner {
         if let Verified::Live(identity) | Verified::Expired(identity) = &verified {
             match &leg.lineage.subject {
                 Some(subject) if subject != identity.subject() => {
-                    return self.reject(leg, &issued, RefusalReason::SubjectChanged).await;
+                    return self.reject(leg, &issued, RefusalReason::SubjectChanged);
                 }
                 Some(_) => {}
                 None => issued.lineage.subject = Some(identity.subject().to_owned()),
@@ -241,7 +243,7 @@ impl Inner {
         };
         self.bonds.wake(&[leg.key, leg.lineage.family]);
         if signed_out {
-            return self.reject(leg, &issued, RefusalReason::SignedOut).await;
+            return self.reject(leg, &issued, RefusalReason::SignedOut);
         }
         match (verified, unverifiable) {
             (Verified::Live(identity), None) => RenewOutcome::Renewed(Renewed { identity, issued }),
@@ -255,13 +257,17 @@ impl Inner {
         }
     }
 
-    /// Refuses what was issued: it is revoked, nothing of it is kept.
-    pub(super) async fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
+    /// Refuses what was issued: nothing of it is kept, and it is revoked behind those who wait for this.
+    pub(super) fn reject(&self, leg: &Leg, issued: &Issued, reason: RefusalReason) -> RenewOutcome {
         self.refuse(leg, reason);
         let ending = Ending::of(issued.tokens.pair(), issued.lineage.subject.clone());
-        if let Revocation::Unavailable(fault) = self.revoke(&ending).await {
-            tracing::warn!(%fault, %reason, "issued tokens that are not used could not be revoked");
-        }
+        let (backend, limit) = (Arc::clone(&self.backend), self.settings.give_up);
+        self.tasks.spawn(async move {
+            let revoked = tokio::time::timeout(limit, backend.revoke(&ending)).await;
+            if let Revocation::Unavailable(fault) = revoked.unwrap_or(UNANSWERED) {
+                tracing::warn!(%fault, %reason, "issued tokens that are not used could not be revoked");
+            }
+        });
         RenewOutcome::Refused(reason)
     }
 

@@ -6,8 +6,9 @@
 //! - once one has: `replay` longer, and that long after the older token was last set, since answers overtake each other.
 //!
 //! Entries chain, old to new to newest. A refusal is kept so that nothing is presented twice. Over the byte budget what
-//! matters least goes first: what strangers sent, then confirmed results and refusals, then delivered ones, and undelivered
-//! ones last.
+//! matters least goes first: what strangers sent, then refusals, then delivered results, then doubts, then undelivered results.
+//! Confirmed ones go last: other tabs are on their way with the old tokens at that very moment, and in a moment the entry ends
+//! by itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -96,9 +97,11 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Strange,
-    Spent,
+    Refused,
     Delivered,
+    Doubtful,
     Undelivered,
+    Confirmed,
 }
 
 impl Slot {
@@ -114,8 +117,10 @@ impl Slot {
             Self::Refused { lane: Lane::Stranger, .. } | Self::Unknown { lane: Lane::Stranger, .. } => {
                 Rank::Strange
             }
-            Self::Issued(Entry { confirmed: Some(_), .. }) | Self::Refused { .. } => Rank::Spent,
-            Self::Issued(Entry { delivered: Some(_), .. }) | Self::Unknown { .. } => Rank::Delivered,
+            Self::Refused { .. } => Rank::Refused,
+            Self::Unknown { .. } => Rank::Doubtful,
+            Self::Issued(Entry { confirmed: Some(_), .. }) => Rank::Confirmed,
+            Self::Issued(Entry { delivered: Some(_), .. }) => Rank::Delivered,
             Self::Issued(_) => Rank::Undelivered,
         }
     }
@@ -155,7 +160,8 @@ pub(crate) struct Size {
     /// Those of them that no answer has carried yet.
     pub(crate) undelivered: usize,
     pub(crate) bytes: usize,
-    /// Undelivered ones that were dropped for want of memory so far.
+    /// Those that were dropped for want of memory so far and may cost a session: all that no browser surely has the newer
+    /// tokens of.
     pub(crate) evicted: u64,
 }
 
@@ -240,24 +246,27 @@ impl Memory {
     }
 
     /// Keeps what was issued; `next`: the key of the pair that presents it.
-    pub(crate) fn issued(&mut self, issued: Issued, next: SessionKey, now: UnixTime) -> Arc<Issued> {
+    pub(crate) fn issued(&mut self, issued: Issued, next: SessionKey, now: UnixTime) {
         let key = issued.presented;
+        let entry = self.entry(issued, next, now);
+        self.put(key, Slot::Issued(entry), now);
+    }
+
+    /// What was issued just now as it is kept, should there be room for it.
+    pub(crate) fn entry(&self, issued: Issued, next: SessionKey, now: UnixTime) -> Entry {
         let ends = issued.tokens.refresh_expires.unwrap_or_else(|| now.saturating_add(self.keep.undelivered));
-        let older_set = self.came_from.get(&key).and_then(|older| match self.slots.get(older) {
+        let older_set = self.came_from.get(&issued.presented).and_then(|older| match self.slots.get(older) {
             Some(Slot::Issued(entry)) => entry.delivered,
             Some(Slot::Refused { .. } | Slot::Unknown { .. }) | None => None,
         });
-        let issued = Arc::new(issued);
-        let entry = Entry {
-            issued: Arc::clone(&issued),
+        Entry {
+            issued: Arc::new(issued),
             next,
             delivered: None,
             confirmed: None,
             older_set,
             ends: ends.max(now.saturating_add(self.keep.replay)),
-        };
-        self.put(key, Slot::Issued(entry), now);
-        issued
+        }
     }
 
     /// Keeps a refusal until `ends`.
@@ -349,7 +358,7 @@ impl Memory {
         while self.bytes > self.keep.budget
             && let Some((rank, _, least)) = self.by_rank.first().copied()
         {
-            if rank == Rank::Undelivered {
+            if rank >= Rank::Doubtful {
                 self.evicted += 1;
             }
             self.take(least);
@@ -527,6 +536,35 @@ mod tests {
         assert_eq!(newest(&memory, 10), None, "then the one that ends first");
         assert_eq!(memory.size().evicted, 1);
         assert!(memory.size().bytes <= 3 * one);
+    }
+
+    #[test]
+    fn over_the_budget_what_other_tabs_are_about_to_need_stays() {
+        let room = chain(1).size().bytes;
+        let mut memory = Memory::new(Keep { budget: 4 * room, ..KEEP });
+        memory.issued(step(10, 5000), key(11), at(0));
+        memory.deliver(key(10), at(0));
+        memory.confirm(key(11), at(0));
+        memory.lost(key(20), at(0), Lane::Known, at(0));
+        memory.refused(key(30), RefusalReason::ByBackend, at(5000), (Lane::Known, at(0)));
+        for n in 40..=42 {
+            memory.issued(step(n, 5000), key(n + 100), at(0));
+            memory.deliver(key(n), at(0));
+        }
+        assert_eq!(memory.look(key(30)), Known::Nothing, "a refusal goes first");
+        assert_eq!(memory.size().evicted, 0);
+        for n in 50..=60 {
+            memory.issued(step(n, 5000), key(n + 100), at(0));
+        }
+        assert_eq!(newest(&memory, 42), None, "then what a browser most likely has");
+        assert_eq!(memory.look(key(20)), Known::Nothing, "then a doubt");
+        assert!(
+            newest(&memory, 10).is_some(),
+            "the old tokens of a browser that has come back with the new ones"
+        );
+        assert!(memory.size().evicted >= 8, "the doubt, and undelivered ones");
+        memory.expire(at(60));
+        assert_eq!(newest(&memory, 10), None, "for a moment");
     }
 
     #[test]

@@ -57,7 +57,7 @@ use crate::verdict::CookieChange;
 /// Most times that somebody who waits looks again because another's flight landed meanwhile.
 const TURNS: usize = 16;
 
-/// How long new tokens are taken for the newest ones without asking the other replicas.
+/// How long new tokens are taken for the newest ones without asking the other replicas, and an end for the end.
 const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// Most tokens remembered that an upstream refused.
@@ -392,19 +392,28 @@ impl Renewer {
         }
     }
 
-    /// What an answer may set that was decided on then. Where replicas share, another one may have renewed the session further,
-    /// and the browser may have that: what is known of it is learned first. Once `replay` is over nobody may know any more, so
-    /// nothing is set, and the next request gets what it should have.
+    /// What an answer may change in a browser's cookies that was decided on then: the browser may have got others since. What was
+    /// found to be over is deleted at once or not at all, for somebody may have signed in anew; whoever has not is told with the
+    /// next answer. Where replicas share, another one may have renewed the session further, and the browser may have that: what is
+    /// known of it is learned first. Once `replay` is over nobody may know any more, so nothing is set, and the next request
+    /// gets what it should have.
     pub async fn newest_at_head(&self, change: CookieChange, decided_at: UnixTime) -> CookieChange {
-        let CookieChange::Store(issued) = &change else { return change };
         let now = self.0.clock.now();
+        let age = now.since(decided_at);
+        let issued = match &change {
+            CookieChange::Keep | CookieChange::Note(_) => return change,
+            CookieChange::Clear(_) if age >= JUST_NOW => return CookieChange::Keep,
+            CookieChange::Clear(_) => return change,
+            CookieChange::Store(issued) => issued,
+        };
         // What was issued just now is renewed no further.
-        if self.0.share.is_none() || now.since(issued.tokens.received_at) < JUST_NOW {
+        if now.since(issued.tokens.received_at) < JUST_NOW {
             return change;
         }
-        let learned = self.0.learn(issued.presented).await;
-        let is_late = now.since(decided_at) >= self.0.settings.replay;
-        if learned.is_err() || is_late { CookieChange::Keep } else { change }
+        if age >= self.0.settings.replay || self.0.learn(issued.presented).await.is_err() {
+            return CookieChange::Keep;
+        }
+        change
     }
 
     /// What becomes of the cookies of an answer whose head is written now: always the newest tokens of the session,
@@ -661,12 +670,12 @@ impl Inner {
         self.meters.remembered.set(figure(entries));
         self.meters.undelivered.set(figure(undelivered));
         self.meters.remembered_bytes.set(figure(bytes));
-        let counted = self.meters.evicted_undelivered.get();
+        let counted = self.meters.evicted.get();
         if evicted > counted {
-            self.meters.evicted_undelivered.inc_by(evicted - counted);
+            self.meters.evicted.inc_by(evicted - counted);
             tracing::warn!(
                 evicted,
-                "renewed sessions that no browser has yet were dropped: raise session.renew.memory"
+                "what renewals brought was dropped before every browser surely had it: raise session.renew.memory"
             );
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
 use crate::renew::Ledger;
+use crate::renew::memory::Lane;
 use crate::renew::record::{WrittenSlot, key, put_down, take_up, text};
 use crate::session::Sessions;
 
@@ -44,7 +45,7 @@ pub enum PersistError {
 #[derive(Serialize, Deserialize)]
 struct Written {
     slots: Vec<(String, WrittenSlot)>,
-    tombstones: Vec<(String, UnixTime)>,
+    tombstones: Vec<(String, UnixTime, Lane)>,
 }
 
 /// Sees that results can be written down later: makes the folder, for this user alone, and writes to it.
@@ -64,7 +65,7 @@ pub(super) fn prepare(dir: &Path) -> Result<(), PersistError> {
 pub(super) fn write(dir: &Path, sessions: &Sessions, ledger: &Ledger) -> Result<(), PersistError> {
     let written = Written {
         slots: ledger.memory.slots().map(|(key, slot)| (text(*key), put_down(slot))).collect(),
-        tombstones: ledger.tombstones.iter().map(|(key, until)| (text(*key), *until)).collect(),
+        tombstones: ledger.tombstones.iter().map(|(key, until, lane)| (text(key), until, lane)).collect(),
     };
     let plain = serde_json::to_vec(&written).map_err(|_not_json| PersistError::Seal)?;
     let sealed = sessions.carrier.sealer().seal(&plain, BOUND_TO).ok_or(PersistError::Seal)?;
@@ -105,9 +106,9 @@ pub(super) fn read(
         }
     }
     ledger.memory.expire(now);
-    for (name, until) in written.tombstones {
+    for (name, until, lane) in written.tombstones {
         if let Some(name) = key(&name) {
-            ledger.tombstones.bury(name, until, now);
+            ledger.tombstones.bury(name, until, (lane, now));
         }
     }
     fs::remove_file(&path).map_err(|source| PersistError::Io { path, act: "deleted", source })

@@ -8,7 +8,7 @@ mod letters;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::outcome::SessionKey;
 use crate::renew::shared::letters::{Letter, SignOut};
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     untold_words: Mutex<Option<mpsc::Receiver<Word>>>,
     unposted: Arc<Mutex<Vec<Letter>>>,
     untold: Mutex<Vec<SignOut>>,
+    /// Whether all sign-outs were heard that were told before this replica began to listen.
+    caught_up: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -72,6 +74,7 @@ impl Shared {
             untold_words: Mutex::new(Some(receiver)),
             unposted: Arc::new(Mutex::new(Vec::new())),
             untold: Mutex::new(Vec::new()),
+            caught_up: watch::Sender::new(false),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::backend::SignIn;
 use crate::network::Network;
 use crate::outcome::{BackendFault, Issued, Lineage, Loss, Renewed, SessionKey, TokenFault};
 use crate::random;
-use crate::renew::memory::{Known, Slot};
+use crate::renew::memory::{Known, Lane, Slot};
 use crate::renew::{Inner, Renewer};
 use crate::session::judge::RenewRequest;
 use crate::session::verifier::Verified;
@@ -56,7 +56,7 @@ impl Renewer {
                 request.pair.clone()
             }
         };
-        let until = self.0.bury_session(request, newest.clone());
+        let until = self.0.bury_session(request, newest.clone(), Lane::Known);
         if self.0.share.is_some() {
             let (inner, request) = (Arc::clone(&self.0), request.clone());
             self.0.tasks.spawn(async move {

@@ -56,7 +56,7 @@ impl Renewer {
         self.detached(async move {
             let revocation = inner.revoke_in_turn(&ending, (Lane::Known, network)).await;
             if revocation == Revocation::Ended {
-                inner.bury(inner.sessions.policy.marks(&ending), inner.last_end());
+                inner.bury(inner.sessions.policy.marks(&ending), (inner.last_end(), Lane::Known));
             }
             revocation
         })
@@ -76,6 +76,11 @@ impl Renewer {
 /// Most renewals of one session that a sign-out ends one after the other.
 const LINKS: usize = 8;
 
+/// What a backend says that says nothing within `give_up`.
+pub(super) const UNANSWERED: Revocation = Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp));
+
+const LEFT_OVER: &str = "tokens that came while a session was signed out could not be revoked";
+
 impl Inner {
     /// Ends the newest tokens of a session at the backend, with no renewal of them under way.
     async fn end(&self, request: &RenewRequest) -> Revocation {
@@ -89,10 +94,34 @@ impl Inner {
         let ending = Ending::of(pair.clone(), subject.clone());
         let revocation = self.revoke_in_turn(&ending, (lane, request.network)).await;
         if revocation == Revocation::Ended {
-            let until = self.bury_session(request, pair.clone());
-            self.bury_everywhere(request, pair, (subject, until)).await;
+            let until = self.bury_session(request, pair.clone(), lane);
+            let pair = self.end_what_came(request, pair, lane).await;
+            // What anybody can sign out takes no room at the other replicas.
+            if lane == Lane::Known {
+                self.bury_everywhere(request, pair, (subject, until)).await;
+            }
         }
         revocation
+    }
+
+    /// Ends what a renewal brought while the backend was asked to end what came before: it began before the sign-out was
+    /// remembered. None begins after that. The newest pair.
+    async fn end_what_came(&self, request: &RenewRequest, ended: Pair, lane: Lane) -> Pair {
+        let mut last = ended;
+        for _ in 0..LINKS {
+            let newest = tokio::time::timeout(self.settings.give_up, self.newest(request)).await;
+            let Ok((pair, subject)) = newest else { return last };
+            if pair == last {
+                return last;
+            }
+            self.bury_session(request, pair.clone(), lane);
+            let ended = self.revoke(&Ending::of(pair.clone(), subject)).await;
+            if let Revocation::Unavailable(fault) = ended {
+                tracing::warn!(%fault, "{LEFT_OVER}");
+            }
+            last = pair;
+        }
+        last
     }
 
     /// The newest pair of a session and its user, once no flight of it is under way here.
@@ -143,10 +172,10 @@ impl Inner {
             let Some(issued) = self.bury_shared(key, &names, until).await else { continue };
             let pair = issued.tokens.pair();
             if !buried.contains(&self.sessions.policy.key(&pair)) && !pairs.contains(&pair) {
-                self.bury(names, until);
+                self.bury(names, (until, Lane::Known));
                 let ended = self.revoke(&Ending::of(pair.clone(), subject.clone())).await;
                 if let Revocation::Unavailable(fault) = ended {
-                    tracing::warn!(%fault, "tokens that came while a session was signed out could not be revoked");
+                    tracing::warn!(%fault, "{LEFT_OVER}");
                 }
                 pairs.push(pair);
             }
@@ -189,13 +218,12 @@ impl Inner {
     }
 
     pub(super) async fn revoke(&self, ending: &Ending) -> Revocation {
-        tokio::time::timeout(self.settings.give_up, self.backend.revoke(ending))
-            .await
-            .unwrap_or(Revocation::Unavailable(BackendFault::Lost(Loss::GaveUp)))
+        tokio::time::timeout(self.settings.give_up, self.backend.revoke(ending)).await.unwrap_or(UNANSWERED)
     }
 
-    /// Remembers that a session was signed out, from the pair that was presented to the newest one.
-    pub(super) fn bury_session(&self, request: &RenewRequest, newest: Pair) -> UnixTime {
+    /// Remembers that a session was signed out, from the pair that was presented to the newest one. `lane`: whether anything
+    /// tells whose it was.
+    pub(super) fn bury_session(&self, request: &RenewRequest, newest: Pair, lane: Lane) -> UnixTime {
         let (known, lineage) = {
             let ledger = self.ledger();
             (ledger.memory.look(request.key), ledger.memory.lineage(request.key).cloned())
@@ -215,7 +243,7 @@ impl Inner {
             .or(request.family);
         let pairs =
             [request.pair.clone(), newest].map(|pair| self.sessions.policy.marks(&Ending::of(pair, None)));
-        self.bury(pairs.into_iter().flatten().chain(family), until);
+        self.bury(pairs.into_iter().flatten().chain(family), (until, lane));
         until
     }
 
@@ -227,12 +255,12 @@ impl Inner {
     }
 
     /// Remembers these names of a signed-out session until the last of its tokens would have ended.
-    pub(super) fn bury(&self, names: impl IntoIterator<Item = SessionKey>, until: UnixTime) {
+    pub(super) fn bury(&self, names: impl IntoIterator<Item = SessionKey>, (until, lane): (UnixTime, Lane)) {
         let now = self.clock.now();
         let names: Vec<SessionKey> = names.into_iter().collect();
         {
             let mut ledger = self.ledger();
-            names.iter().for_each(|name| ledger.tombstones.bury(*name, until, now));
+            names.iter().for_each(|name| ledger.tombstones.bury(*name, until, (lane, now)));
             self.sign_outs.store(true, Ordering::Release);
         }
         self.bonds.wake(&names);

@@ -37,6 +37,8 @@ struct Rotating {
     state: Mutex<State>,
     /// Held back until told.
     gate: Notify,
+    /// The same for ends of sessions.
+    revoking: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,7 @@ struct State {
     ended: bool,
     faults: VecDeque<Fault>,
     gated: bool,
+    slow_to_revoke: bool,
     subject: Option<&'static str>,
     session: Option<&'static str>,
 }
@@ -127,6 +130,9 @@ impl SessionBackend for Rotating {
     fn revoke<'a>(&'a self, ending: &'a Ending) -> Reply<'a, Revocation> {
         let refresh = ending.refresh.as_ref().map(|token| token.expose().to_owned());
         Box::pin(async move {
+            if self.state().slow_to_revoke {
+                self.revoking.notified().await;
+            }
             let mut state = self.state();
             state.revoked.extend(refresh);
             state.ended = true;
@@ -249,8 +255,12 @@ fn house_with(state_dir: Option<PathBuf>) -> House {
         ahead: Ahead::Percent(50),
         drills: Drills::default(),
     });
-    let backend =
-        Arc::new(Rotating { clock: Arc::clone(&clock), state: Mutex::default(), gate: Notify::new() });
+    let backend = Arc::new(Rotating {
+        clock: Arc::clone(&clock),
+        state: Mutex::default(),
+        gate: Notify::new(),
+        revoking: Notify::new(),
+    });
     let meters = Arc::new(Meters::new());
     let renewer = Renewer::new(
         settings(state_dir),
@@ -566,6 +576,37 @@ async fn only_the_first_answer_or_a_page_deletes_cookies() {
     assert_eq!(house.renewer.at_head(clear(), Asker::Navigation), clear(), "a page");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_deletes_nothing_and_the_next_one_does() {
+    let house = house();
+    house.backend.state().ended = true;
+    let request = house.request(0);
+    house.renewer.renew(&request).await;
+    let clear = || CookieChange::Clear(request.key);
+    let decided_at = house.clock.now();
+    assert_eq!(house.renewer.newest_at_head(clear(), decided_at).await, clear(), "at once");
+    house.later(JUST_NOW.as_secs());
+    let late = house.renewer.newest_at_head(clear(), decided_at).await;
+    assert_eq!(late, CookieChange::Keep, "somebody may have signed in meanwhile");
+    let next = house.renewer.newest_at_head(clear(), house.clock.now()).await;
+    assert_eq!(house.renewer.at_head(next, Asker::Script), clear(), "the first answer that tells");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_took_very_long_sets_nothing_and_nothing_is_lost_with_it() {
+    let house = house();
+    let RenewOutcome::Renewed(renewed) = house.renewer.renew(&house.request(0)).await else {
+        panic!("renewed")
+    };
+    let (change, decided_at) = (CookieChange::Store(Box::new(renewed.issued)), house.clock.now());
+    house.later(59);
+    assert_eq!(house.renewer.newest_at_head(change.clone(), decided_at).await, change);
+    house.later(1);
+    assert_eq!(house.renewer.newest_at_head(change, decided_at).await, CookieChange::Keep);
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R2", "by the one that was kept");
+    assert_eq!(house.presented(), ["R0", "R1"]);
+}
+
 /// Signs in, and comes back as the browser then would.
 async fn signed_in(house: &House) -> (Issued, RenewRequest) {
     let credentials =
@@ -709,6 +750,39 @@ async fn a_sign_out_ends_what_a_flight_still_brings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sign_out_ends_what_came_while_the_backend_was_asked() {
+    let house = house();
+    house.backend.state().slow_to_revoke = true;
+    let ending = {
+        let (renewer, request) = (house.renewer.clone(), house.request(0));
+        house.renewer.0.tasks.spawn(async move { renewer.sign_out(request, Liveness::Live).await })
+    };
+    tokio::task::yield_now().await;
+    // Another tab renews before anything is known of the sign-out.
+    assert_eq!(brought(&house.renewer.renew(&house.request(0)).await), "R1");
+    house.backend.state().slow_to_revoke = false;
+    house.backend.revoking.notify_one();
+    assert_eq!(ending.await.expect("no panic"), Revocation::Ended);
+    assert_eq!(house.backend.state().revoked, ["R0", "R1"]);
+    for n in [0, 1] {
+        assert!(house.renewer.signed_out(&[house.request(n).key]).is_some(), "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_somebody_else_are_refused_at_once_and_revoked_behind() {
+    let house = house();
+    house.backend.state().slow_to_revoke = true;
+    house.backend.state().subject = Some("bob");
+    let refused = tokio::time::timeout(Duration::from_secs(1), house.renewer.renew(&house.request(0))).await;
+    assert!(matches!(refused, Ok(RenewOutcome::Refused(RefusalReason::SubjectChanged))));
+    assert!(house.backend.state().revoked.is_empty());
+    house.backend.revoking.notify_one();
+    house.renewer.drain().await.expect("drained");
+    assert_eq!(house.backend.state().revoked, ["R1"], "the drain waits for it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_sign_out_no_part_of_the_session_gets_in_by_itself() {
     let house = house();
     house.renewer.sign_out(house.request(0), Liveness::Live).await;
@@ -760,7 +834,7 @@ async fn each_name_of_a_sign_out_counts_at_once_for_marks_that_were_clear() {
         let marks = Marks::new(vec![named(of(0)), named(of(1))], None);
         assert_eq!(renewer.signed_out_by(&marks), None);
         assert!(marks.are_clear(&renewer.0.stamps), "the next look takes no lock");
-        renewer.0.bury([named(of(n))], end);
+        renewer.0.bury([named(of(n))], (end, Lane::Known));
         assert!(renewer.signed_out_by(&marks).is_some(), "{what}");
     }
 }
@@ -769,7 +843,7 @@ async fn each_name_of_a_sign_out_counts_at_once_for_marks_that_were_clear() {
 async fn a_session_that_turns_out_to_be_of_a_signed_out_family_is_let_in_no_more() {
     let house = house();
     let (renewer, now) = (&house.renewer, house.clock.now());
-    renewer.0.bury([named(7)], now.saturating_add(Duration::from_secs(60)));
+    renewer.0.bury([named(7)], (now.saturating_add(Duration::from_secs(60)), Lane::Known));
     let marks = Marks::new(vec![named(1)], None);
     assert_eq!(renewer.signed_out_by(&marks), None);
     assert!(marks.are_clear(&renewer.0.stamps));
@@ -830,7 +904,7 @@ async fn kept_marks_say_at_every_moment_what_the_ledger_says() {
         let (one, other, now) = (dice.u64(..15), dice.u64(..15), clock.now());
         let soon = now.saturating_add(Duration::from_secs(dice.u64(..9)));
         match dice.u8(..12) {
-            0 => renewer.0.bury([named(one)], soon),
+            0 => renewer.0.bury([named(one)], (soon, Lane::Known)),
             1 => renewer.0.lift(&[named(one), named(other)]),
             2 | 3 => drop(renewer.0.ledger().memory.issued(
                 renewed_from(one, dice.u64(..15), now),
@@ -883,7 +957,7 @@ fn no_look_that_begins_after_a_sign_out_misses_it() {
             });
         }
         for n in 0..SESSIONS {
-            renewer.0.bury([named(2 * n + n % 2)], end);
+            renewer.0.bury([named(2 * n + n % 2)], (end, Lane::Known));
             buried.store(n + 1, Ordering::Release);
         }
     });
@@ -928,7 +1002,7 @@ async fn what_was_dropped_for_want_of_memory_still_reaches_its_browser() {
     let RenewOutcome::Renewed(renewed) = house.renewer.renew(&house.request(0)).await else {
         panic!("renewed")
     };
-    assert_eq!(house.meters.evicted_undelivered.get(), 1);
+    assert_eq!(house.meters.evicted.get(), 1);
     let change = CookieChange::Store(Box::new(renewed.issued));
     assert_eq!(house.renewer.at_head(change.clone(), Asker::Script), change);
 }

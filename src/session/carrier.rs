@@ -13,6 +13,7 @@ use crate::outcome::{Issued, SessionKey};
 use crate::session::cookies::{self, CookieNames};
 use crate::session::seal::Sealer;
 use crate::session::sealed_notes;
+use crate::token::RefreshToken;
 
 /// How long a count of returns from the login is kept.
 pub const RETURNS_LIFE: Duration = Duration::from_secs(30);
@@ -71,15 +72,23 @@ impl Carrier {
             .filter(|notes| notes.about == about)
     }
 
-    /// The cookies that make what was issued the client's session. `about`: the key of the pair that it will present next.
-    /// All live as long as the refresh token, so that the old access token is there to renew with.
+    /// The cookies that make what was issued the session of a client that holds this refresh token. `about`: the key of the
+    /// pair that it will present next. All live as long as the refresh token, so that the old access token is there to renew
+    /// with; a refresh token that the client holds is not set again.
     #[must_use]
-    pub fn store(&self, issued: &Issued, about: SessionKey, host: &str, now: UnixTime) -> Vec<HeaderValue> {
+    pub fn store(
+        &self,
+        (issued, held): (&Issued, Option<&RefreshToken>),
+        about: SessionKey,
+        host: &str,
+        now: UnixTime,
+    ) -> Vec<HeaderValue> {
         let names = &self.settings.names;
         let tokens = &issued.tokens;
         let life = self.life(tokens.refresh_expires, now);
         let mut lines = self.access_lines(tokens.access.expose(), life);
-        if tokens.rotated {
+        // Not whether the last renewal brought another one: an earlier one may have, whose answer never came.
+        if held != Some(&tokens.refresh) {
             lines.push(self.line(&names.refresh, tokens.refresh.expose(), life));
         }
         if let (Some(name), Some(id)) = (&names.session, &tokens.session) {
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
     use crate::outcome::Lineage;
     use crate::secret::Secret;
-    use crate::token::{AccessToken, RefreshToken, SessionId, TokenSet};
+    use crate::token::{AccessToken, SessionId, TokenSet};
 
     fn carrier(domain: Option<&str>) -> Carrier {
         carrier_with(domain, None)
@@ -258,7 +267,8 @@ mod tests {
     #[test]
     fn every_cookie_lives_as_long_as_the_refresh_token() {
         let carrier = carrier(Some("test.example"));
-        let values = carrier.store(&issued(Some(1600)), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
+        let values =
+            carrier.store((&issued(Some(1600)), None), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
         let lines = lines(&values);
         assert_eq!(lines.len(), 4);
         assert!(lines[0].starts_with("at=A2; "), "{}", lines[0]);
@@ -275,13 +285,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_that_does_not_rotate_is_not_set_again() {
+    fn a_refresh_token_that_the_client_holds_is_not_set_again() {
         let mut issued = issued(None);
         issued.tokens.rotated = false;
-        let values = carrier(None).store(&issued, SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
-        let lines = lines(&values);
-        assert!(!lines.iter().any(|line| line.starts_with("rt=")));
-        assert!(lines.iter().all(|line| line.contains("Max-Age=3600") && !line.contains("Domain")));
+        let stored = |held: &str| {
+            let held = RefreshToken::parse(held);
+            carrier(None).store((&issued, held.as_ref()), SessionKey([3; 32]), "a", UnixTime::from_secs(1000))
+        };
+        let held = stored("R2");
+        assert!(!lines(&held).iter().any(|line| line.starts_with("rt=")));
+        assert!(lines(&held).iter().all(|line| line.contains("Max-Age=3600") && !line.contains("Domain")));
+        // An earlier renewal rotated it, and the last one did not.
+        for other in ["R1", ""] {
+            assert!(lines(&stored(other)).iter().any(|line| line.starts_with("rt=R2; ")), "{other}");
+        }
     }
 
     #[test]
@@ -289,7 +306,7 @@ mod tests {
         let mut issued = issued(None);
         issued.tokens.access = AccessToken::parse("head.claims.sig").expect("a token");
         let carrier = carrier_with(Some("test.example"), Some("as"));
-        let values = carrier.store(&issued, SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
+        let values = carrier.store((&issued, None), SessionKey([3; 32]), "a", UnixTime::from_secs(1000));
         let lines = lines(&values);
         assert!(lines[0].starts_with("at=head.claims; ") && !lines[0].contains("HttpOnly"), "{}", lines[0]);
         assert!(lines[1].starts_with("as=sig; ") && lines[1].contains("HttpOnly"), "{}", lines[1]);
@@ -305,7 +322,7 @@ mod tests {
     fn notes_are_believed_beside_their_own_tokens_only() {
         let carrier = carrier(None);
         let about = SessionKey([3; 32]);
-        let values = carrier.store(&issued(None), about, "a", UnixTime::from_secs(1000));
+        let values = carrier.store((&issued(None), None), about, "a", UnixTime::from_secs(1000));
         let line = lines(&values)[3];
         let text = line.split(['=', ';']).nth(1).expect("a value");
         assert!(carrier.open_notes(text, "a", about).is_some());

@@ -21,7 +21,7 @@ use crate::outcome::{
 };
 use crate::session::Sessions;
 use crate::session::cookies::{Copies, KnownNotes, Presented};
-use crate::session::seal::{SessionKeys, WithAccess};
+use crate::session::seal::SessionKeys;
 use crate::token::{AccessToken, Ending, Pair, RefreshToken};
 use crate::verdict::{Caller, CookieChange, Decline, LoginReason, Verdict};
 
@@ -109,12 +109,12 @@ impl Policy {
     /// The key of what a pair's wire presents.
     #[must_use]
     pub fn key(&self, pair: &Pair) -> SessionKey {
-        let with = if self.capabilities.needs_access { WithAccess::Yes } else { WithAccess::No };
-        self.keys.of(pair, with)
+        self.keys.of(pair, &self.capabilities)
     }
 
     /// Every name under which the session of these tokens is remembered once it was signed out: what its wire presents,
-    /// its id, and the access token alone, for a client that brings no more than that.
+    /// the access token alone, for a client that brings no more than that, and its id where the wire presents one. Elsewhere
+    /// an id may be that of a sign-on which outlives this session, and comes back with the next.
     #[must_use]
     pub fn marks(&self, ending: &Ending) -> Vec<SessionKey> {
         let pair = ending.refresh.as_ref().map(|refresh| {
@@ -122,7 +122,8 @@ impl Policy {
             self.key(&Pair { refresh: refresh.clone(), access, session })
         });
         let refresh = ending.refresh.as_ref().and_then(|refresh| self.refresh_mark(refresh));
-        let session = ending.session.as_ref().map(|id| self.keys.digest(&["session", id.expose()]));
+        let session = ending.session.as_ref().filter(|_| self.capabilities.needs_session);
+        let session = session.map(|id| self.keys.digest(&["session", id.expose()]));
         let access = ending.access.as_ref().map(|token| self.keys.digest(&["access", token.expose()]));
         [pair, refresh, session, access].into_iter().flatten().collect()
     }

@@ -50,10 +50,10 @@ impl Sessions {
         Presented { network, ..cookies::read(headers, self.carrier.names()) }
     }
 
-    /// Whether notes of ours came that are about what is presented: then it was somebody's session here.
+    /// What the notes of ours are about that came beside what is presented: then it was somebody's session here.
     #[must_use]
-    pub fn is_noted(&self, presented: &Presented, host: &str) -> bool {
-        self.notes(presented, None, host).notes().is_some()
+    pub fn noted(&self, presented: &Presented, host: &str) -> Option<SessionKey> {
+        self.notes(presented, None, host).notes().map(|notes| notes.about)
     }
 
     /// The state of a presented access token, from what it turned out to be (`None`: there is none) and from our notes.

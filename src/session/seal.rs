@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
-use crate::outcome::SessionKey;
+use crate::outcome::{Capabilities, SessionKey};
 use crate::random;
 use crate::secret::Secret;
 use crate::token::Pair;
@@ -87,15 +87,14 @@ impl SessionKeys {
         self.number
     }
 
-    /// The key of a presented pair. `with_access`: whether the wire presents the access token too.
+    /// The key of a presented pair: of its refresh token, and of its session id and access token where its wire presents those.
+    /// What a wire does not present is not in it: a browser may bring it with one request and not with the next.
     #[must_use]
-    pub fn of(&self, pair: &Pair, with_access: WithAccess) -> SessionKey {
-        let access = match with_access {
-            WithAccess::Yes => pair.access.as_ref().map_or("", |t| t.expose()),
-            WithAccess::No => "",
-        };
-        let session = pair.session.as_ref().map_or("", |id| id.expose());
-        self.digest(&[&self.backend, session, pair.refresh.expose(), access])
+    pub fn of(&self, pair: &Pair, presents: &Capabilities) -> SessionKey {
+        let session = pair.session.as_ref().filter(|_| presents.needs_session);
+        let access = pair.access.as_ref().filter(|_| presents.needs_access);
+        let session = session.map_or("", |id| id.expose());
+        self.digest(&[&self.backend, session, pair.refresh.expose(), access.map_or("", |t| t.expose())])
     }
 
     /// The digest of these values, each preceded by its length so that none can run into the next.
@@ -112,15 +111,6 @@ impl SessionKeys {
     }
 }
 
-/// Whether a wire presents the access token beside the refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WithAccess {
-    /// It does.
-    Yes,
-    /// It does not.
-    No,
-}
-
 fn derive(secret: &Secret<Vec<u8>>, purpose: &[u8]) -> [u8; 32] {
     let mut key = [0_u8; 32];
     let purposes = [purpose];
@@ -135,7 +125,8 @@ fn derive(secret: &Secret<Vec<u8>>, purpose: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{RefreshToken, SessionId};
+    use crate::outcome::{Ahead, Introspects};
+    use crate::token::{AccessToken, RefreshToken, SessionId};
 
     fn secret(byte: u8) -> Secret<Vec<u8>> {
         Secret::new(vec![byte; 32])
@@ -168,19 +159,54 @@ mod tests {
         assert!(Sealer::new(&[secret(1)]).open(&fresh, b"").is_none());
     }
 
+    /// What a wire presents beside the refresh token.
+    fn presents(session: Beside, access: Beside) -> Capabilities {
+        Capabilities {
+            rotates: true,
+            needs_session: session == Beside::Yes,
+            needs_access: access == Beside::Yes,
+            revokes_with_live_access: false,
+            kills_access: false,
+            renews_on_401: false,
+            introspects: Introspects::Never,
+            ahead: Ahead::Percent(50),
+        }
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Beside {
+        Yes,
+        No,
+    }
+
+    fn pair(session: &str, refresh: &str, access: &str) -> Pair {
+        Pair {
+            refresh: RefreshToken::parse(refresh).expect("a token"),
+            access: AccessToken::parse(access),
+            session: SessionId::parse(session),
+        }
+    }
+
     #[test]
     fn keys_do_not_run_into_each_other() {
+        let (keys, wire) = (SessionKeys::new(&secret(1), "d"), presents(Beside::Yes, Beside::No));
+        let one = keys.of(&pair("ab", "c", ""), &wire);
+        assert_ne!(one, keys.of(&pair("a", "bc", ""), &wire));
+        assert_eq!(one, keys.of(&pair("ab", "c", ""), &wire));
+        assert_ne!(one, SessionKeys::new(&secret(1), "e").of(&pair("ab", "c", ""), &wire));
+    }
+
+    #[test]
+    fn what_a_wire_does_not_present_is_not_in_its_key() {
         let keys = SessionKeys::new(&secret(1), "d");
-        let pair = |session: &str, refresh: &str| Pair {
-            refresh: RefreshToken::parse(refresh).expect("a token"),
-            access: None,
-            session: SessionId::parse(session),
-        };
-        assert_ne!(keys.of(&pair("ab", "c"), WithAccess::No), keys.of(&pair("a", "bc"), WithAccess::No));
-        assert_eq!(keys.of(&pair("ab", "c"), WithAccess::No), keys.of(&pair("ab", "c"), WithAccess::No));
-        assert_ne!(
-            keys.of(&pair("ab", "c"), WithAccess::No),
-            SessionKeys::new(&secret(1), "e").of(&pair("ab", "c"), WithAccess::No)
-        );
+        for session in [Beside::Yes, Beside::No] {
+            for access in [Beside::Yes, Beside::No] {
+                let of = |pair: Pair| keys.of(&pair, &presents(session, access));
+                let whole = of(pair("s", "r", "a"));
+                assert_eq!(whole == of(pair("", "r", "a")), session == Beside::No);
+                assert_eq!(whole == of(pair("s", "r", "")), access == Beside::No);
+                assert_ne!(whole, of(pair("s", "q", "a")));
+            }
+        }
     }
 }

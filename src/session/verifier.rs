@@ -213,8 +213,8 @@ impl Verifier {
         self.verify_with(&self.current.load(), token, now)
     }
 
-    /// As [`verify_fresh`](Self::verify_fresh), for a token that was issued just now: where no known key made its signature,
-    /// the keys are asked for at once. Its issuer may have begun to use another one this moment, under the old name even.
+    /// As [`verify_fresh`](Self::verify_fresh), for a token that the session backend has issued: where no known key made its
+    /// signature, the keys are asked for at once. Its issuer may have begun to use another one this moment, under the old name even.
     pub async fn verify_issued(&self, token: &AccessToken, now: UnixTime) -> Verified {
         let verified = self.verify_fresh(token, now);
         let Some(desk) = &self.desk else { return verified };

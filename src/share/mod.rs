@@ -182,11 +182,24 @@ pub enum Event {
 pub struct Position {
     landed: String,
     signed_out: String,
+    /// Whether anything was read yet: the first answer is not waited for.
+    begun: bool,
+    /// Whether all that had been told was read.
+    caught_up: bool,
 }
 
 impl Default for Position {
     fn default() -> Self {
-        Self { landed: "0-0".to_owned(), signed_out: "0-0".to_owned() }
+        let start = || "0-0".to_owned();
+        Self { landed: start(), signed_out: start(), begun: false, caught_up: false }
+    }
+}
+
+impl Position {
+    /// Whether all was read that had been told by the last answer.
+    #[must_use]
+    pub const fn is_caught_up(&self) -> bool {
+        self.caught_up
     }
 }
 

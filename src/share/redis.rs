@@ -14,8 +14,8 @@
 //! is a script over the keys of one hash slot. PART is BUS and a number: a Cluster has many parts, all others have one.
 //!
 //! Each claim looks at the mark of its part in the same step. A mark that is gone says that the part was emptied, another
-//! primary that it was restarted or failed over: what was written last may be missing. Then nothing is presented for a
-//! moment, in which owners take back their claims, and replicas tell again what they remember.
+//! primary that it was restarted or failed over: what was written last may be missing. Then, and after each connection that was
+//! lost, nothing is presented for a moment, in which owners take back their claims, and replicas tell again what they remember.
 
 mod scripts;
 
@@ -73,6 +73,9 @@ const ENDS: usize = 200_000;
 /// Most landings kept: whoever missed one asks again by itself.
 const LANDED: usize = 10_000;
 
+/// Most events of a stream in one answer.
+const SOME: usize = 1000;
+
 /// Characters of the bus in keys.
 const BUS: usize = 12;
 
@@ -84,6 +87,8 @@ const LINKS: usize = 8;
 struct Seen {
     /// Its mark; empty: not seen yet.
     mark: String,
+    /// The connection that it was last seen by.
+    number: u64,
     /// From when on a claim that is not there was never made.
     trusted_from: Deadline,
     /// Until when too few replicas of the store are there.
@@ -115,6 +120,7 @@ impl RedisShare {
         let parts = if servers.kind == Kind::Cluster { PARTS } else { 1 };
         let unseen = Seen {
             mark: String::new(),
+            number: 0,
             trusted_from: Deadline::after(SETTLE),
             short_until: Deadline::after(Duration::ZERO),
         };
@@ -173,12 +179,18 @@ impl RedisShare {
         let mark = if unnamed { format!("{mark}{number}") } else { mark };
         let mut parts = self.parts();
         let Some(seen) = parts.get_mut(part) else { return };
+        // Where the store gave no answer for a while, claims may have ended whose owners could not tell what they had presented.
+        // They do so now.
+        if std::mem::replace(&mut seen.number, number) != number && !seen.mark.is_empty() {
+            seen.trusted_from = Deadline::after(SETTLE);
+        }
         if seen.mark == mark {
             return;
         }
         let before = std::mem::replace(&mut seen.mark, mark.clone());
         let age = if unnamed && !before.is_empty() { Duration::ZERO } else { Duration::from_millis(age) };
-        seen.trusted_from = Deadline::after(SETTLE.saturating_sub(age));
+        let settled = Deadline::after(SETTLE.saturating_sub(age));
+        seen.trusted_from = if before.is_empty() { settled } else { seen.trusted_from.max(settled) };
         drop(parts);
         if before.is_empty() {
             return;
@@ -466,7 +478,11 @@ impl RedisShare {
     async fn listen_now(&self, position: &Position) -> Result<(Vec<Event>, Position), Away> {
         let (landed, ends) = (self.stream("landed"), self.stream("ends"));
         let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(1000).arg("BLOCK").arg(millis(NEWS)).arg("STREAMS").arg(&landed).arg(&ends);
+        read.arg("COUNT").arg(SOME);
+        if position.begun {
+            read.arg("BLOCK").arg(millis(NEWS));
+        }
+        read.arg("STREAMS").arg(&landed).arg(&ends);
         read.arg(&position.landed).arg(&position.signed_out);
         let (mut connection, number) = self.news.connection().await?;
         let away = |error: RedisError| {
@@ -480,13 +496,14 @@ impl RedisShare {
             self.reading.store(number, Ordering::Release);
         }
         let reply: Option<StreamReadReply> = read.query_async(&mut connection).await.map_err(away)?;
-        let mut position = position.clone();
+        let mut position = Position { begun: true, caught_up: true, ..position.clone() };
         let (mut events, mut stirred) = (Vec::new(), false);
         for stream in reply.map(|reply| reply.keys).unwrap_or_default() {
             let place = if stream.key == ends { &mut position.signed_out } else { &mut position.landed };
             if let Some(last) = stream.ids.last() {
                 place.clone_from(&last.id);
             }
+            position.caught_up &= stream.ids.len() < SOME;
             stirred |= stream.ids.iter().any(|entry| entry.contains_key("stirred"));
             events.extend(stream.ids.iter().filter_map(event));
         }

@@ -104,6 +104,53 @@ facts! { lost_when_due_in:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_is_presented_once_though_its_access_token_comes_no_more() {
+    // The token names a session, which this wire does not present.
+    let house = with_plan(Plan { token: "session = \"jti\"", ..Plan::default() }).await;
+    let jar = house.expired().await;
+    house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    // The answer was lost on its way, and then the browser dropped the access cookie.
+    let mut jar = jar.without("access_token");
+    let answer = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    jar.take(&answer);
+    house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    assert_eq!((house.backend.renewals().len(), house.backend.reuses()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_refresh_token_reaches_its_browser_though_the_last_renewal_rotated_none() {
+    let (house, server) = before(|server| server, Rotates::Yes, Plan::default()).await;
+    let mut jar = house.expired().await;
+    // Nobody gets what this brings.
+    house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    house.later(ACCESS_LIFE.as_secs() + 1);
+    server.from_now_on(Rotates::No);
+    let before = jar.get("refresh_token").unwrap().to_owned();
+    let answer = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    jar.take(&answer);
+    assert_ne!(jar.get("refresh_token"), Some(before.as_str()), "the spent one is replaced");
+    // A day later nothing is remembered any more.
+    house.later(25 * 3600);
+    house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+    assert_eq!(house.backend.reuses(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_header_that_hands_on_the_token_is_no_clients_to_set() {
+    let house = with_plan(Plan { site: "token = \"x-access-token\"", ..Plan::default() }).await;
+    let jar = house.signed_in().await;
+    let token = jar.get("access_token").unwrap().to_owned();
+    for (path, expected) in [("/public/x", None), ("/optional/x", None), ("/page", Some(token.as_str()))] {
+        let ask = if expected.is_some() { Ask::page(path).jar(&jar) } else { Ask::page(path) };
+        let ask = ask.line("X-Access-Token", "forged").line("x_access.token", "forged");
+        house.ask(&ask).await.expect(200);
+        let seen = house.upstream.last();
+        assert!(!String::from_utf8_lossy(&seen.head.raw).contains("forged"), "{path}");
+        assert_eq!(seen.line("x-access-token"), expected, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_connection_keeps_the_session() {
     let house = hurried().await;
     let old = house.expired().await;

@@ -472,6 +472,58 @@ async fn redis_pauses_in_the_middle_of_a_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_hangs_for_longer_than_a_claim_lives() {
+    let fleet = Fleet::start().await;
+    let old = fleet.house.expired().await;
+    let gate = Gate::closed();
+    fleet.house.backend.fails_next(Fault::Slow(gate.clone()));
+    let waiting = fleet.crowd(&old, 1).await;
+    gate.reached_by(1).await;
+    fleet.redis.pause();
+    gate.open();
+    // The answer was cut on its way, and the claim ends before the others can be told.
+    let answer = waiting.join_all().await.remove(0).expect(200);
+    tokio::time::sleep(Duration::from_millis(15_500)).await;
+    fleet.redis.resume();
+    let mut again = fleet.ask(1, &Ask::script("/data").jar(&old)).await;
+    for _ in 0..40 {
+        if again.status == 200 {
+            break;
+        }
+        assert_eq!(again.status, 503, "{}", again.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        again = fleet.ask(1, &Ask::script("/data").jar(&old)).await;
+    }
+    assert_eq!(fleet.house.backend.renewals().len(), 1, "what the owner has is waited for");
+    fleet.nothing_is_lost(&newest(&old, &[answer, again])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_knows_who_was_signed_out_before() {
+    let mut fleet = Fleet::start().await;
+    let jar = fleet.house.signed_in().await;
+    fleet.ask(0, &Ask::script("/.doorkeep/sign-out").method("POST").jar(&jar)).await.expect(204);
+    let rules = fleet.redis.table();
+    for emptied in [false, true] {
+        if emptied {
+            fleet.redis.kill();
+            fleet.redis.restart().await;
+            fleet.up().await;
+            for _ in 0..200 {
+                if fleet.redis.say("KEYS *:ends").await.is_some_and(|keys| keys.contains(":ends")) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        let new = fleet.house.another(Plan { rules: &rules, ..Plan::default() }).await;
+        let answer = Conn::open(new.http).await.ask(&Ask::page("/page").jar(&jar)).await;
+        assert_eq!(answer.status, 302, "Redis was emptied: {emptied}");
+        new.drain().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_of_the_backend_is_known_to_all_replicas() {
     let fleet = Fleet::start().await;
     let old = fleet.house.due().await;

@@ -554,6 +554,36 @@ async fn what_the_answer_says_of_an_issued_token_is_taken_and_its_end_with_it() 
     assert_eq!(identity.expires_at(), Some(UnixTime::from_secs(START + 4)));
 }
 
+#[tokio::test]
+async fn notes_vouch_for_one_token_at_a_time() {
+    let house = house_with(64, BucketRules { burst: 3, per_second: 0 });
+    *house.backend.says.lock().expect("not poisoned") = Says::Inactive;
+    let vouched = Standing::Vouched(SessionKey([7; 32]));
+    let crowd = Network::of("192.0.2.1".parse().expect("an address"));
+    let answers = |from: usize| {
+        let house = &house;
+        async move {
+            let mut busy = 0;
+            for n in from..from + 50 {
+                let told = house.ask_from(crowd, &format!("made-up-{n}"), vouched).await;
+                busy += usize::from(told == Err(BackendFault::Busy));
+            }
+            busy
+        }
+    };
+    assert_eq!(answers(0).await, 46, "one that they vouch for, and as many as strangers may bring");
+    house.clock.advance(NEGATIVE_KEPT);
+    let again = house.ask_from(crowd, "made-up-0", vouched).await;
+    assert!(again.is_ok(), "the same token as often as it comes");
+    house.clock.advance(VOUCHED_FOR);
+    assert_eq!(answers(100).await, 49, "another one after a while");
+    let other = Standing::Vouched(SessionKey([8; 32]));
+    assert!(
+        house.ask_from(crowd, "somebody-else", other).await.is_ok(),
+        "each session's notes count for themselves"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_tells_nothing_is_spared_and_tried_again_for_users_only() {
     let house = house(64);

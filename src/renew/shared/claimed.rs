@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::Place;
-use crate::clock::{Deadline, Stopwatch};
+use crate::clock::{Deadline, Stopwatch, UnixTime};
 use crate::outcome::{Answer, BackendFault, RefusalReason, RenewOutcome, SessionKey};
 use crate::renew::Inner;
 use crate::renew::flight::{Landed, Leg};
@@ -112,7 +112,7 @@ impl Inner {
             let claim = (presenting.claim, own_doubt);
             let answer = self.present_claimed(shared, (leg, &presenting.place), owner, claim).await;
             let outcome = self.conclude(leg, answer).await;
-            return self.hand_over(shared, leg, (owner, presenting), outcome).await;
+            return self.hand_over(shared, leg, (owner, presenting, own_doubt), outcome).await;
         }
     }
 
@@ -300,22 +300,21 @@ impl Inner {
         &self,
         shared: &Shared,
         leg: &Leg,
-        (owner, presenting): (Owner, Presenting),
+        (owner, presenting, own_doubt): (Owner, Presenting, Option<&Record>),
         outcome: RenewOutcome,
     ) -> Landed {
         let now = self.clock.now();
-        let slot = {
-            let ledger = self.ledger();
-            ledger.memory.slot(leg.key).cloned().filter(|slot| match slot {
-                Slot::Issued(entry) => leg.dead.as_ref() != Some(&entry.issued.tokens.access),
-                // Anybody can send what is refused: it is remembered here, and takes no room there.
-                Slot::Refused { lane, .. } => *lane == Lane::Known,
-                Slot::Unknown { .. } => true,
-            })
-        };
+        let slot = self.slot_of(leg, &outcome, now);
         let record = slot.as_ref().and_then(|slot| Some((slot, self.seal(leg.key, slot)?)));
         let Some((slot, record)) = record else {
-            self.release_behind(shared, leg.key, owner, presenting.doubt);
+            let doubt = match &outcome {
+                RenewOutcome::Unavailable(fault) if fault.is_unknown() => own_doubt.cloned(),
+                RenewOutcome::Renewed(_)
+                | RenewOutcome::Refused(_)
+                | RenewOutcome::Unavailable(_)
+                | RenewOutcome::Withheld => presenting.doubt,
+            };
+            self.release_behind(shared, leg.key, owner, doubt);
             return Landed::Outcome(Box::new(outcome));
         };
         let letter = Letter { owner, dead: presenting.dead, ..Letter::of(leg.key, slot, record, now) };
@@ -326,8 +325,32 @@ impl Inner {
                 }
                 Landed::Outcome(Box::new(outcome))
             }
-            Stored::Other(record) => self.yield_to(leg, &record, (slot, outcome)).await,
+            Stored::Other(record) => self.yield_to(leg, &record, (slot, outcome)),
         }
+    }
+
+    /// What the other replicas are to know of a flight: what is remembered of it here, or, where there was no room for that, what it
+    /// brought.
+    fn slot_of(&self, leg: &Leg, outcome: &RenewOutcome, now: UnixTime) -> Option<Slot> {
+        let ledger = self.ledger();
+        let issued = match (ledger.memory.slot(leg.key), outcome) {
+            // Anybody can send what is refused: it is remembered here, and takes no room there.
+            (Some(Slot::Refused { lane: Lane::Stranger, .. }), _) => return None,
+            (Some(slot @ (Slot::Refused { .. } | Slot::Unknown { .. })), _) => return Some(slot.clone()),
+            (Some(slot @ Slot::Issued(entry)), _)
+                if leg.dead.as_ref() != Some(&entry.issued.tokens.access) =>
+            {
+                return Some(slot.clone());
+            }
+            (None, RenewOutcome::Renewed(renewed)) => &renewed.issued,
+            (None, RenewOutcome::Unavailable(BackendFault::Unverifiable { issued, .. })) => &**issued,
+            (Some(Slot::Issued(_)), _)
+            | (None, RenewOutcome::Refused(_) | RenewOutcome::Unavailable(_) | RenewOutcome::Withheld) => {
+                return None;
+            }
+        };
+        let next = self.sessions.policy.key(&issued.tokens.pair());
+        Some(Slot::Issued(ledger.memory.entry(issued.clone(), next, now)))
     }
 
     /// Stores a record; where that takes longer than those who wait here should, it goes on behind.
@@ -346,10 +369,10 @@ impl Inner {
     }
 
     /// Another record stands and is not replaced: what is remembered here becomes what it says.
-    async fn yield_to(&self, leg: &Leg, record: &Record, (slot, outcome): (&Slot, RenewOutcome)) -> Landed {
+    fn yield_to(&self, leg: &Leg, record: &Record, (slot, outcome): (&Slot, RenewOutcome)) -> Landed {
         if record.kind == Kind::SignedOut {
             return Landed::Outcome(Box::new(match slot {
-                Slot::Issued(entry) => self.reject(leg, &entry.issued, RefusalReason::SignedOut).await,
+                Slot::Issued(entry) => self.reject(leg, &entry.issued, RefusalReason::SignedOut),
                 Slot::Refused { .. } | Slot::Unknown { .. } => {
                     self.refuse(leg, RefusalReason::SignedOut);
                     RenewOutcome::Refused(RefusalReason::SignedOut)

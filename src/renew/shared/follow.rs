@@ -2,6 +2,7 @@
 //! In: events of the share. Out: sign-outs, landings. Errors: none. I/O: the share.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,12 @@ use crate::share::{Away, Event, Gap, Position};
 
 /// How far back a store that failed over or was restarted is told again what it was told.
 const RECENT: Duration = Duration::from_secs(120);
+
+/// The key of no session: to ask for it tells whether the share answers.
+const NOBODY: SessionKey = SessionKey([0; 32]);
+
+/// Most names of sessions in one announcement.
+const NAMES: usize = 16;
 
 /// Most records that are told again at a time.
 const TOGETHER: usize = 32;
@@ -55,6 +62,20 @@ impl Renewer {
     }
 }
 
+impl Renewer {
+    /// Waits until all is known that the other replicas had told of sign-outs when this one began to [follow](Self::follow),
+    /// at most `limit`: a replica that starts must not let in whoever was signed out before.
+    pub async fn caught_up(&self, limit: Duration) {
+        let Some(shared) = &self.0.share else { return };
+        let mut caught_up = shared.caught_up.subscribe();
+        if tokio::time::timeout(limit, caught_up.wait_for(|yes| *yes)).await.is_err() {
+            tracing::warn!(
+                "the replicas' share gives no answer: sessions that were signed out before may be let in until it does"
+            );
+        }
+    }
+}
+
 impl Follower {
     async fn hear(&self, shared: &Shared) {
         let mut position = Position::default();
@@ -63,14 +84,21 @@ impl Follower {
                 Ok((events, read)) => {
                     self.meters.share_up.set(1);
                     self.tell_again(shared).await;
-                    position = read;
                     events.into_iter().for_each(|event| self.heard(shared, event));
+                    if read.is_caught_up() {
+                        shared.caught_up.send_replace(true);
+                    }
+                    position = read;
                 }
                 Err(Away) => {
                     if self.meters.share_up.set(0) == 1 {
                         tracing::warn!("the replicas' share gives no answer");
                     }
                     tokio::time::sleep(ASK_AGAIN.1).await;
+                    // To wait for news takes a while where there are none, and the others should not go on without ours.
+                    if shared.store.look(NOBODY).await.is_ok() {
+                        self.tell_again(shared).await;
+                    }
                 }
             }
         }
@@ -95,16 +123,21 @@ impl Follower {
     /// What the share may have lost is told to it again.
     async fn mend(&self, shared: &Shared) {
         loop {
-            let since = match shared.store.loses().await {
+            let gap = shared.store.loses().await;
+            let since = match gap {
                 Gap::Recent => self.clock.now().saturating_sub(RECENT),
                 Gap::All => UnixTime::from_secs(0),
             };
-            let letters = self.latest.get().map(|inner| inner.remembered(since)).unwrap_or_default();
+            let Some(inner) = self.latest.get() else { continue };
+            let letters = inner.remembered(since);
             tracing::warn!(
                 records = letters.len(),
                 "the replicas' share may have lost something: what is remembered here is told to it again"
             );
             post_all(shared, letters).await;
+            if gap == Gap::All {
+                announce_all(shared, inner.buried()).await;
+            }
         }
     }
 
@@ -116,7 +149,7 @@ impl Follower {
             Event::SignedOut(names, until) => {
                 let now = self.clock.now();
                 if now < until {
-                    inner.bury(names, until);
+                    inner.bury(names, (until, Lane::Known));
                 }
             }
             Event::SignedIn(names) => inner.lift(&names),
@@ -157,6 +190,18 @@ impl Follower {
 }
 
 impl Inner {
+    /// The names of sessions that were signed out, by their end. What strangers signed out is not among them.
+    fn buried(&self) -> BTreeMap<UnixTime, Vec<SessionKey>> {
+        let now = self.clock.now();
+        let mut by_end: BTreeMap<UnixTime, Vec<SessionKey>> = BTreeMap::new();
+        for (name, until, lane) in self.ledger().tombstones.iter() {
+            if lane == Lane::Known && now < until {
+                by_end.entry(until).or_default().push(name);
+            }
+        }
+        by_end
+    }
+
     /// What was issued since then, the latest first, with every refusal and doubt.
     fn remembered(&self, since: UnixTime) -> Vec<Letter> {
         let now = self.clock.now();
@@ -177,6 +222,18 @@ impl Inner {
             self.seal(key, &slot).map(|record| Letter::of(key, &slot, record, now))
         };
         slots.into_iter().filter_map(seal).collect()
+    }
+}
+
+/// Announces sign-outs to those who learn of them first now: replicas that start.
+async fn announce_all(shared: &Shared, by_end: BTreeMap<UnixTime, Vec<SessionKey>>) {
+    for (until, names) in by_end {
+        for some in names.chunks(NAMES) {
+            if shared.store.announce(some, until).await.is_err() {
+                tracing::warn!("sign-outs could not be told again to the replicas' share");
+                return;
+            }
+        }
     }
 }
 

@@ -42,7 +42,7 @@ struct Store {
 /// The server.
 #[derive(Debug)]
 pub struct TokenEndpoint {
-    rotates: Rotates,
+    rotates: Mutex<Rotates>,
     clock: Arc<ManualClock>,
     store: Mutex<Store>,
     made: AtomicU64,
@@ -58,7 +58,7 @@ pub const CLIENT: (&str, &str) = ("gate:way", "a+b c%");
 impl TokenEndpoint {
     pub fn new(rotates: Rotates, clock: Arc<ManualClock>) -> Self {
         Self {
-            rotates,
+            rotates: Mutex::new(rotates),
             clock,
             store: Mutex::default(),
             made: AtomicU64::new(0),
@@ -66,6 +66,11 @@ impl TokenEndpoint {
             more_settings: "",
             asked: false,
         }
+    }
+
+    /// Another way from now on.
+    pub fn from_now_on(&self, rotates: Rotates) {
+        *self.rotates.lock().unwrap() = rotates;
     }
 
     /// With further lines in its table of the settings.
@@ -118,7 +123,7 @@ impl TokenEndpoint {
             "token_type": "Bearer",
             "expires_in": ACCESS_LIFE.as_secs(),
         });
-        if self.rotates == Rotates::Yes {
+        if *self.rotates.lock().unwrap() == Rotates::Yes {
             let next = self.refresh_token();
             store.issued.insert(next.clone(), family);
             store.families[family].current.clone_from(&next);
