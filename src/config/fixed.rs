@@ -1,7 +1,8 @@
 //! The settings that cannot change while a gateway runs.
 //! In: the settings that it began with, and others. Out: a [`Problem`] for each that differs. Errors: none. I/O: none.
 //!
-//! A socket stays open on its address. The last secret gives names to sessions in the memory of renewals, and the share holds
+//! A socket stays open on its address. What is remembered of a session names its user by one claim: by another one, each would be
+//! somebody else. The last secret gives names to sessions in the memory of renewals, and the share holds
 //! claims on them: with others, what is remembered would not be found, and a token could be presented twice.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ pub struct Fixed {
     /// The secret that names sessions; `None`: one that was made for this run.
     naming: Option<Secret<Vec<u8>>>,
     share: Option<SharePlan>,
+    /// The claim that names users.
+    subject: String,
     log: LogFormat,
 }
 
@@ -38,6 +41,7 @@ impl Places {
             ("listen.http", listen.line("http")),
             ("listen.https", listen.line("https")),
             ("listen.admin", listen.line("admin")),
+            ("identity.subject", root.section("identity").line("subject")),
             ("log.format", log.line("format")),
         ];
         Self(places.into())
@@ -54,6 +58,7 @@ impl Fixed {
             admin: settings.listen.admin,
             naming: settings.secrets.last().cloned(),
             share: settings.share.clone(),
+            subject: settings.identity.subject.clone(),
             log: settings.log.format,
         }
     }
@@ -74,6 +79,12 @@ impl Fixed {
                  restart to change it",
             ),
             ("share", self.share == new.share, "is another share, or used otherwise; restart to change it"),
+            (
+                "identity.subject",
+                self.subject == new.subject,
+                "names users by another claim than before, so that nobody is who he was: restart to change it, with another \
+                 secret and an empty state_dir",
+            ),
             ("log.format", self.log == new.log, "is another format; restart to change it"),
         ];
         let differing = checks.into_iter().filter(|(_, same, _)| !same);

@@ -175,6 +175,7 @@ async fn what_cannot_change_is_named_with_its_line() {
         ),
         (OWN_SECRET, "another-secret-of-these-tests-0123456789abcdef", "secret", "secret ="),
         ("[log]", "[share]\nurl = \"redis://127.0.0.1:1\"\n[log]", "share", "[share]"),
+        ("subject = \"userId\"", "subject = \"email\"", "identity.subject", "subject ="),
         ("format = \"json\"", "format = \"text\"", "log.format", "format ="),
     ] {
         let text = text.replace(from, to);
