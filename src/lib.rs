@@ -177,7 +177,7 @@
 //!    spelling that an app's server could take for ours. Identity headers are set or deleted, never "set if present".
 //! 3. The path that was judged is the path that is sent. Where readers could differ about it, no protected path opens.
 //! 4. `judge`, `settle`, `clean` and `reply` never wait, read the clock or log.
-//! 5. Only a refusal clears cookies, and the repair of two cookies under one name.
+//! 5. Only a refusal clears cookies, and, with a shared domain, the repair of two cookies under one name.
 //! 6. A renewal once begun is finished and its result kept, whatever the client does.
 //! 7. A token counts only after the verifier (one algorithm per key, expiry mandatory) or after its backend's word, fresh
 //!    ones too.

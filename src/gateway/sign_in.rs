@@ -247,7 +247,7 @@ impl Gateway {
         let target = view.target();
         let mut response = reply::redirect(StatusCode::SEE_OTHER, &target);
         let about = sessions.policy.key(&renewed.issued.tokens.pair());
-        // Copies are deleted first: without a domain they go by the very names that are set.
+        // Copies of this host alone would go on contradicting what is set for the shared domain.
         let copies =
             if presented.copies == Copies::Differ { sessions.carrier.clear_host_only() } else { Vec::new() };
         let lines =

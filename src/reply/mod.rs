@@ -108,7 +108,7 @@ pub fn login_loop(url: &str, reason: LoginReason, reader: Reader<'_>) -> Respons
         ),
         LoginReason::TwoCookies => (
             "Your browser sends two different session cookies under one name.",
-            "The copies that belong to this host alone have been deleted just now. Try again.",
+            "Try again; if it comes back, delete this browser's cookies for this site and for its parent domain.",
         ),
         LoginReason::BadToken(_) => (
             "The login page sent you back with a token that this site does not accept.",

@@ -110,13 +110,19 @@ impl Carrier {
         self.session_names().map(|name| self.line(name, "", Duration::ZERO)).filter_map(to_value).collect()
     }
 
-    /// Lines that delete copies of our cookies that belong to the site's host alone: where two came, one of them is such.
+    /// Lines that delete copies of our cookies that belong to the site's host alone, beside those of the shared domain: where
+    /// two came, one of them is such. Without a shared domain there are none, for there the host's own cookies are the real
+    /// ones, and deleting them would let those win that a sibling host planted.
     #[must_use]
     pub fn clear_host_only(&self) -> Vec<HeaderValue> {
-        self.session_names()
-            .map(|name| self.host_line(name, "", Duration::ZERO))
-            .filter_map(to_value)
-            .collect()
+        match &self.settings.domain {
+            Some(_) => self
+                .session_names()
+                .map(|name| self.host_line(name, "", Duration::ZERO))
+                .filter_map(to_value)
+                .collect(),
+            None => Vec::new(),
+        }
     }
 
     /// The line that counts returns from the login, or forgets them.
@@ -336,6 +342,12 @@ mod tests {
         assert_eq!(lines(&cleared).len(), 4);
         assert!(lines(&cleared).iter().all(|l| l.contains("Max-Age=0") && l.contains("Domain=x.example")));
         let host_only = carrier(Some("x.example")).clear_host_only();
+        assert_eq!(lines(&host_only).len(), 4);
         assert!(lines(&host_only).iter().all(|l| l.contains("Max-Age=0") && !l.contains("Domain")));
+    }
+
+    #[test]
+    fn without_a_shared_domain_the_copies_of_the_host_are_the_real_ones_and_stay() {
+        assert!(carrier(None).clear_host_only().is_empty());
     }
 }

@@ -6,7 +6,9 @@ const NONE: &[&str] = &[];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_values_under_one_name_are_no_session() {
-    for cookies in ["", "domain = \"test.example\""] {
+    // Without a domain the host's own cookies are the real ones: deleting them would let a sibling host's win.
+    let repaired = ["access_token", "doorkeep_state", "refresh_token", "session_id"];
+    for (cookies, deleted) in [("", NONE), ("domain = \"test.example\"", repaired.as_slice())] {
         let house = House::start(Plan { cookies, ..Plan::default() }).await;
         let (mine, other) = (house.signed_in().await, house.backend.sign_in("ravi").await);
         for name in ["access_token", "refresh_token", "session_id"] {
@@ -17,10 +19,7 @@ async fn two_values_under_one_name_are_no_session() {
             assert_eq!(house.upstream.last().line("x-auth-user"), None);
             assert_eq!(house.upstream.last().line("cookie"), None);
             for answer in [&page, &script, &optional] {
-                assert_eq!(
-                    sorted(answer.deleted()),
-                    ["access_token", "doorkeep_state", "refresh_token", "session_id"]
-                );
+                assert_eq!(sorted(answer.deleted()), deleted);
                 let deletions = answer.set_cookies().into_iter().filter(|line| line.contains("Max-Age=0"));
                 for line in deletions {
                     assert!(!line.contains("Domain"), "the copies of this host alone: {line}");
