@@ -1,5 +1,6 @@
 //! Keeps the keys of access tokens as their issuer publishes them: a JWK set behind a URL, or in a file.
-//! In: the verifier's desk, a pause. Out: new keys for the verifier. Errors: none; a fault keeps the keys that are there.
+//! In: the verifier's desk, a pause. Out: new keys for the verifier. Errors: none; a fault keeps the keys that are there, but
+//! for a set without any key that can be used, which takes them all back.
 //! I/O: HTTP to the issuer, or a file. Source: RFC 7517 §5 (JWK set), RFC 8725 §3.10 (where keys may come from).
 
 use std::fs::File;
@@ -223,14 +224,31 @@ impl KeyKeeper {
             }
             Err(fault) => {
                 let text = with_causes(&fault);
+                let what = self.keep_or_drop(&fault);
                 if told.fault.as_ref() != Some(&text) {
-                    tracing::warn!(fault = text, "keys could not be fetched; those that are there stay");
+                    tracing::warn!(fault = text, "{what}");
                     told.fault = Some(text);
                 }
                 let fault = fault.as_backend_fault();
                 self.meters.keys_fetched(fault.word(), None);
                 Err(fault)
             }
+        }
+    }
+
+    /// What becomes of the keys that are there, and what the log is told of it. A set that was read and names none of them
+    /// has taken them back; that nobody can be told from it is a fault all the same, so whoever misses a key waits.
+    fn keep_or_drop(&self, fault: &KeysFault) -> &'static str {
+        match fault {
+            KeysFault::Set(NoSet::NoKey) => {
+                self.verifier.replace(Vec::new());
+                "no published key can be used; those that were there count no longer"
+            }
+            KeysFault::Call(_)
+            | KeysFault::File { .. }
+            | KeysFault::Large
+            | KeysFault::NoJson(_)
+            | KeysFault::Set(NoSet::NoList) => "keys could not be fetched; those that are there stay",
         }
     }
 }
