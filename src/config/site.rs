@@ -23,6 +23,10 @@ use crate::route::{
     RuleAccess, Site, canonical_host,
 };
 
+/// Longest time for which a session is served past its end: a refusal is remembered as long, and forgotten refusals would be
+/// overlooked.
+const LONGEST_STALE: Duration = Duration::from_secs(600);
+
 /// What upstreams are told of a user.
 #[derive(Clone, Debug)]
 pub struct IdentitySettings {
@@ -271,7 +275,7 @@ fn rule(section: &Section<'_, '_>, own: SiteRule) -> Option<Rule> {
     let preflight = section.take("preflight").and_then(|f| f.word(&preflights)).unwrap_or(Preflight::Answer);
     let caches = [("private", CacheRule::Private), ("upstream", CacheRule::Upstream)];
     let cache = section.take("cache").and_then(|f| f.word(&caches)).unwrap_or(CacheRule::Private);
-    let stale = section.take("stale_while_unavailable").and_then(|f| value::duration(&f)).unwrap_or_default();
+    let stale = stale(section);
     let cookies = [("strip", CookieRule::Strip), ("pass", CookieRule::Pass)];
     let cookies = section.take("cookies").and_then(|f| f.word(&cookies)).unwrap_or(CookieRule::Strip);
     let renew_on_401 = match section.take("renew_on_401").and_then(|f| f.flag()) {
@@ -309,6 +313,18 @@ fn rule(section: &Section<'_, '_>, own: SiteRule) -> Option<Rule> {
         digit_body,
         body,
     })
+}
+
+fn stale(section: &Section<'_, '_>) -> Duration {
+    let Some(field) = section.take("stale_while_unavailable") else { return Duration::ZERO };
+    let span = value::duration(&field).unwrap_or_default();
+    if span > LONGEST_STALE {
+        field.problem(
+            "is longer than \"10m\": a refusal is remembered for ten minutes, and a session that was refused \
+             before would be served again; write \"10m\" or less",
+        );
+    }
+    span
 }
 
 fn on_session_end(section: &Section<'_, '_>) -> OnSessionEnd {

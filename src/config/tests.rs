@@ -467,6 +467,18 @@ fn a_public_rule_serves_no_stale_sessions() {
     assert!(told.contains("stale_while_unavailable: is about sessions"), "{told}");
 }
 
+#[test]
+fn no_session_is_served_past_its_end_for_longer_than_a_refusal_is_remembered() {
+    let rule = |span: &str| {
+        problems(&format!("{WHOLE}[[site.rule]]\npath = \"/x/*\"\nstale_while_unavailable = \"{span}\""))
+    };
+    assert_eq!(rule("600s"), Vec::<String>::new());
+    for span in ["601s", "1h", "30days"] {
+        let told = rule(span).join("\n");
+        assert!(told.contains("site[1].rule[1].stale_while_unavailable: is longer than \"10m\""), "{told}");
+    }
+}
+
 fn with_login(lines: &str) -> String {
     WHOLE.replace("url = \"https://id.example.com/login\"", lines)
 }
