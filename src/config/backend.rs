@@ -183,14 +183,14 @@ pub(super) fn answers(field: &Field<'_, '_>) -> Vec<Row> {
     let mut rows = Vec::new();
     for item in field.items() {
         let row = item.section();
-        let status = row.take("status").and_then(|f| f.number()).and_then(|n| u16::try_from(n).ok());
+        let status = row.take("status").and_then(|f| status(&f));
         let member = row.take("member").and_then(|f| f.text());
         let text = row.take("text").and_then(|f| f.text());
         let meaning = row.need("means", "\"refused\"").and_then(|f| f.word(&meanings));
         if member.is_some() != text.is_some() {
             row.problem("member", "and text belong together: write both or none");
         }
-        if status.is_none() && member.is_none() {
+        if !row.has("status") && member.is_none() {
             row.problem("status", "or member and text: a row has to name something");
         }
         row.finish();
@@ -198,4 +198,14 @@ pub(super) fn answers(field: &Field<'_, '_>) -> Vec<Row> {
         rows.extend(meaning.map(|meaning| Row { status, member, meaning }));
     }
     rows
+}
+
+/// A status of HTTP (RFC 9110 §15).
+fn status(field: &Field<'_, '_>) -> Option<u16> {
+    let number = field.number()?;
+    let status = u16::try_from(number).ok().filter(|status| (100..600).contains(status));
+    if status.is_none() {
+        field.problem("is no status of HTTP; write a number from 100 to 599");
+    }
+    status
 }

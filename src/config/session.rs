@@ -194,7 +194,14 @@ fn token_check(
         (None, Introspects::Never | Introspects::Offered) => Mode::Jwt,
     };
     match mode {
-        Mode::Jwt => token(&section, identity).map(|(rules, keys)| (TokenCheck::Signed(rules), keys)),
+        Mode::Jwt => {
+            // Where the backend is not known yet, neither is what its tokens are.
+            if backend.is_some() && section.has("introspect") {
+                let what = "is about tokens that are asked about, and these are verified by their signature; remove it";
+                section.problem("introspect", what);
+            }
+            token(&section, identity).map(|(rules, keys)| (TokenCheck::Signed(rules), keys))
+        }
         Mode::Introspect => {
             for key in keys::SETTINGS.into_iter().chain(["issuer", "audience", "expiry"]) {
                 if section.take(key).is_some() {
@@ -250,10 +257,7 @@ fn token(
         algorithms: Vec::new(),
         supply: Supply::Fixed,
         issuer: text("issuer"),
-        audience: section
-            .take("audience")
-            .map(|f| f.texts().into_iter().map(str::to_owned).collect())
-            .unwrap_or_default(),
+        audience: audience(section),
         leeway: section.take("leeway").and_then(|f| value::duration(&f)).unwrap_or(Duration::from_secs(5)),
         subject: identity.as_ref().map_or_else(String::new, |identity| identity.subject.clone()),
         session: Some(text("session").unwrap_or_else(|| "sessionId".to_owned())),
@@ -269,6 +273,15 @@ fn token(
     let supply = if keys.jwks.is_some() { Supply::Fetched } else { Supply::Fixed };
     let taken = std::mem::take(&mut keys.keys);
     Some((TokenRules { keys: taken, algorithms: keys.algorithms.clone(), supply, ..rules }, keys))
+}
+
+/// Whom tokens are for; nobody named: not checked.
+fn audience(section: &Section<'_, '_>) -> Vec<String> {
+    let Some(field) = section.take("audience") else { return Vec::new() };
+    if field.one_or_many().is_empty() {
+        field.problem("is empty: it would check nothing; write for example [\"app\"], or leave it out");
+    }
+    field.texts().into_iter().map(str::to_owned).collect()
 }
 
 pub(super) fn renew(root: &Section<'_, '_>, drain: &DrainSettings) -> RenewSettings {

@@ -479,6 +479,41 @@ fn no_session_is_served_past_its_end_for_longer_than_a_refusal_is_remembered() {
     }
 }
 
+#[test]
+fn settings_that_would_check_nothing_are_told() {
+    let token =
+        |lines: &str| problems(&WHOLE.replace("[session.token]", &format!("[session.token]\n{lines}")));
+    assert_eq!(token("audience = [\"app\"]"), Vec::<String>::new());
+    assert_eq!(token("audience = \"app\""), Vec::<String>::new());
+    let told = token("audience = []");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("session.token.audience: is empty: it would check nothing"), "{told:?}");
+    let told = problems(&WHOLE.replace("[login]", "[session.token.introspect]\ncache = \"1s\"\n[login]"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("session.token.introspect: is about tokens that are asked about"), "{told:?}");
+}
+
+#[test]
+fn an_answer_has_a_status_that_there_is() {
+    let row = |status: &str| {
+        let row = format!(
+            "[[backend.directory.answer]]\nstatus = {status}\nmember = \"a\"\ntext = \"b\"\nmeans = \"refused\"\n[[site]]"
+        );
+        problems(&WHOLE.replace("[[site]]", &row))
+    };
+    for status in ["100", "409", "599"] {
+        assert_eq!(row(status), Vec::<String>::new(), "{status}");
+    }
+    for status in ["0", "99", "600", "70000", "99999999999"] {
+        let told = row(status);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("backend.directory.answer[1].status: is no status of HTTP"), "{told:?}");
+    }
+    let alone = WHOLE
+        .replace("[[site]]", "[[backend.directory.answer]]\nstatus = 700\nmeans = \"refused\"\n[[site]]");
+    assert_eq!(problems(&alone).len(), 1, "{:?}", problems(&alone));
+}
+
 fn with_login(lines: &str) -> String {
     WHOLE.replace("url = \"https://id.example.com/login\"", lines)
 }
