@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use crate::body::TrailerLimits;
 use crate::config::read::{Field, Section};
@@ -301,14 +302,23 @@ pub(super) fn log(root: &Section<'_, '_>) -> LogSettings {
         None => "info".to_owned(),
         Some(field) => {
             let text = field.text().unwrap_or("info");
-            if text.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
-                field.problem(format!("\"{text}\" is no level; write \"info\", \"debug\" or \"warn\""));
+            if !text.split(',').all(is_directive) || text.parse::<EnvFilter>().is_err() {
+                field.problem(format!(
+                    "\"{text}\" is no level; write off, error, warn, info, debug or trace, and what differs \
+                     behind it, such as \"info,access=off\""
+                ));
             }
             text.to_owned()
         }
     };
     section.finish();
     LogSettings { format, level }
+}
+
+/// Whether this is a level, or says of something which level it has. A word alone that is no level, be it for a space around it,
+/// would be taken for the only thing that is told at all, so a mistyped level would switch the log off.
+fn is_directive(text: &str) -> bool {
+    text.contains('=') || (!text.is_empty() && text.parse::<LevelFilter>().is_ok())
 }
 
 fn address(field: &Field<'_, '_>) -> Option<SocketAddr> {

@@ -514,6 +514,21 @@ fn an_answer_has_a_status_that_there_is() {
     assert_eq!(problems(&alone).len(), 1, "{:?}", problems(&alone));
 }
 
+#[test]
+fn a_mistyped_level_is_told_before_it_switches_the_log_off() {
+    let level =
+        |text: &str| problems(&WHOLE.replace("[login]", &format!("[log]\nlevel = \"{text}\"\n[login]")));
+    for good in ["off", "error", "warn", "info", "debug", "trace", "info,access=off", "doorkeep=debug,warn"] {
+        assert_eq!(level(good), Vec::<String>::new(), "{good}");
+    }
+    for bad in ["warning", "inof", "", "info,", "info,acess", "info,access=of", "a=off, warn"] {
+        let told = level(bad);
+        assert_eq!(told.len(), 1, "{bad}: {told:?}");
+        assert!(told[0].contains("log.level: "), "{told:?}");
+        assert!(told[0].contains("off, error, warn, info, debug or trace"), "{told:?}");
+    }
+}
+
 fn with_login(lines: &str) -> String {
     WHOLE.replace("url = \"https://id.example.com/login\"", lines)
 }
