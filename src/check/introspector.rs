@@ -49,6 +49,10 @@ pub struct IntrospectRules {
     pub timeout: Duration,
     /// Most questions at a time about tokens that are somebody's; a tenth of it about all others.
     pub concurrency: usize,
+    /// `iss` of what is told, exactly; `None`: not checked.
+    pub issuer: Option<String>,
+    /// One of these has to be in `aud` of what is told; empty: not checked.
+    pub audience: Vec<String>,
     /// Allowance for clocks that differ.
     pub leeway: Duration,
     /// Path of the claim that names the user.
@@ -59,6 +63,23 @@ pub struct IntrospectRules {
     pub max_size: usize,
     /// Memory for positive answers, in bytes.
     pub memory: u64,
+}
+
+impl IntrospectRules {
+    /// Whether what is told of a token says that it is from the issuer and for the audience that are wanted, as far as any are.
+    fn are_met_by(&self, claims: &Map<String, Value>) -> bool {
+        let issued = self
+            .issuer
+            .as_deref()
+            .is_none_or(|wanted| claims.get("iss").and_then(Value::as_str) == Some(wanted));
+        let ours = |aud: &Value| aud.as_str().is_some_and(|aud| self.audience.iter().any(|own| own == aud));
+        let meant = match claims.get("aud") {
+            Some(Value::Array(listed)) => listed.iter().all(Value::is_string) && listed.iter().any(ours),
+            Some(one) => ours(one),
+            None => false,
+        };
+        issued && (self.audience.is_empty() || meant)
+    }
 }
 
 /// Whether anything tells that a token is anybody's.
@@ -394,7 +415,15 @@ impl Inner {
     /// What an answer says of the token.
     fn read(&self, name: SessionKey, now: UnixTime, answer: Introspection) -> Told {
         let (claims, issued_at, expires_at) = match answer {
-            Introspection::Active { claims, issued_at, expires_at } => (claims, issued_at, expires_at),
+            Introspection::Active { claims, issued_at, expires_at } if self.rules.are_met_by(&claims) => {
+                (claims, issued_at, expires_at)
+            }
+            Introspection::Active { .. } => {
+                tracing::debug!(
+                    "introspection: a token is active, and not of this issuer or for this audience"
+                );
+                return Ok(Verified::Invalid(TokenFault::Inactive));
+            }
             Introspection::Inactive => return Ok(Verified::Invalid(TokenFault::Inactive)),
             Introspection::Unavailable(fault) => return Err(fault),
         };

@@ -70,6 +70,15 @@ impl BackendSettings {
         }
     }
 
+    /// Whether what it tells of a token that it is asked about names the token's issuer and audience (RFC 7662 §2.2).
+    #[must_use]
+    pub const fn tells_issuer_and_audience(&self) -> bool {
+        match self {
+            Self::OAuth2 { .. } => true,
+            Self::Directory { .. } | Self::EgovUser { .. } | Self::SanicJwt { .. } => false,
+        }
+    }
+
     /// Whether a word about a token is the same, asked of this backend or of another one.
     #[must_use]
     pub fn tells_as(&self, other: &Self) -> bool {

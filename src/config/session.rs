@@ -203,12 +203,17 @@ fn token_check(
             token(&section, identity).map(|(rules, keys)| (TokenCheck::Signed(rules), keys))
         }
         Mode::Introspect => {
-            for key in keys::SETTINGS.into_iter().chain(["issuer", "audience", "expiry"]) {
+            let told = backend.as_ref().is_some_and(BackendSettings::tells_issuer_and_audience);
+            let not_told = if told { &[][..] } else { &["issuer", "audience"] };
+            for key in keys::SETTINGS.iter().chain(&["expiry"]).chain(not_told) {
                 if section.take(key).is_some() {
                     section.problem(key, "is about signed tokens, and these are asked about; remove it");
                 }
             }
+            let (issuer, audience) =
+                if told { (issuer(&section), audience(&section)) } else { (None, Vec::new()) };
             section.finish();
+            let rules = IntrospectRules { issuer, audience, ..rules };
             Some((TokenCheck::Opaque(rules), KeySettings::default()))
         }
     }
@@ -238,6 +243,8 @@ fn opaque(
         cache: span(asking, "cache", 10),
         timeout: span(asking, "timeout", 3),
         concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
+        issuer: None,
+        audience: Vec::new(),
         leeway: span(section, "leeway", 5),
         subject: identity.as_ref().map_or_else(String::new, |identity| identity.subject.clone()),
         session: section.take("session").and_then(|f| f.text()).map(str::to_owned),
@@ -256,7 +263,7 @@ fn token(
         keys: Vec::new(),
         algorithms: Vec::new(),
         supply: Supply::Fixed,
-        issuer: text("issuer"),
+        issuer: issuer(section),
         audience: audience(section),
         leeway: section.take("leeway").and_then(|f| value::duration(&f)).unwrap_or(Duration::from_secs(5)),
         subject: identity.as_ref().map_or_else(String::new, |identity| identity.subject.clone()),
@@ -273,6 +280,11 @@ fn token(
     let supply = if keys.jwks.is_some() { Supply::Fetched } else { Supply::Fixed };
     let taken = std::mem::take(&mut keys.keys);
     Some((TokenRules { keys: taken, algorithms: keys.algorithms.clone(), supply, ..rules }, keys))
+}
+
+/// Who issues tokens; `None`: not checked.
+fn issuer(section: &Section<'_, '_>) -> Option<String> {
+    section.take("issuer").and_then(|f| f.text()).map(str::to_owned)
 }
 
 /// Whom tokens are for; nobody named: not checked.

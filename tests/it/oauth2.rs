@@ -383,3 +383,28 @@ async fn tokens_can_be_asked_about() {
     let answer = house.ask(&Ask::script("/data").jar(&jar)).await.expect(503);
     assert!(answer.set_cookies().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_asked_about_is_for_this_app_only_where_the_server_says_so() {
+    let tell = "mode = \"introspect\"\nissuer = \"https://id.test.example\"\naudience = \"app\"";
+    let (house, _) = before(|server| server.asked_by(tell), Rotates::Yes, Plan::default()).await;
+    let told = |claims: Value| {
+        let mut body = json!({"active": true, "sub": "asha", "iss": "https://id.test.example", "aud": "app"});
+        body.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        Fault::Answers(body)
+    };
+    for (claims, status) in [
+        (json!({}), 200),
+        (json!({"aud": ["x", "app"]}), 200),
+        (json!({"aud": "other"}), 302),
+        (json!({"aud": null}), 302),
+        (json!({"iss": "https://evil.test.example"}), 302),
+        (json!({"iss": null}), 302),
+    ] {
+        let jar = house.signed_in().await.without("refresh_token");
+        house.backend.fails(told(claims.clone()));
+        let answer = house.ask(&Ask::page("/page").jar(&jar)).await;
+        assert_eq!(answer.status, status, "{claims}");
+        house.backend.fails(Fault::None);
+    }
+}

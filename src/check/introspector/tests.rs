@@ -129,6 +129,8 @@ fn house_with(concurrency: usize, strangers: BucketRules) -> House {
         cache: Duration::from_secs(10),
         timeout: Duration::from_secs(3),
         concurrency,
+        issuer: None,
+        audience: Vec::new(),
         leeway: Duration::from_secs(5),
         subject: "uuid".into(),
         session: Some("sid".into()),
@@ -242,6 +244,50 @@ async fn what_was_told_counts_on_by_other_settings_where_it_means_the_same() {
         assert!(other.ask("a").await.is_ok());
         assert_eq!(other.backend.asked(), asked + 1, "it is asked anew");
     }
+}
+
+#[test]
+fn what_is_told_of_a_token_is_held_against_issuer_and_audience() {
+    let rules = house(1).introspector.0.rules.clone();
+    let met = |issuer: Option<&str>, audience: &[&str], claims: Value| {
+        let audience = audience.iter().map(|&text| text.to_owned()).collect();
+        let rules = IntrospectRules { issuer: issuer.map(str::to_owned), audience, ..rules.clone() };
+        rules.are_met_by(claims.as_object().expect("an object"))
+    };
+    let id = Some("https://id.example");
+    for (issuer, audience, claims, wanted) in [
+        (None, &[][..], json!({}), true),
+        (None, &[], json!({"iss": 3, "aud": 3}), true),
+        (id, &[], json!({"iss": "https://id.example"}), true),
+        (id, &[], json!({"iss": "https://id.example/"}), false),
+        (id, &[], json!({"iss": ["https://id.example"]}), false),
+        (id, &[], json!({"aud": "https://id.example"}), false),
+        (None, &["app", "api"], json!({"aud": "api"}), true),
+        (None, &["app", "api"], json!({"aud": ["x", "app"]}), true),
+        (None, &["app"], json!({"aud": "App"}), false),
+        (None, &["app"], json!({"aud": "app x"}), false),
+        (None, &["app"], json!({"aud": ["x", "y"]}), false),
+        (None, &["app"], json!({"aud": []}), false),
+        (None, &["app"], json!({"aud": ["app", 3]}), false),
+        (None, &["app"], json!({"aud": {"app": "app"}}), false),
+        (None, &["app"], json!({"aud": null}), false),
+        (None, &["app"], json!({"iss": "https://id.example"}), false),
+        (id, &["app"], json!({"iss": "https://id.example", "aud": "app"}), true),
+        (id, &["app"], json!({"iss": "https://other.example", "aud": "app"}), false),
+        (id, &["app"], json!({"aud": "app"}), false),
+    ] {
+        assert_eq!(met(issuer, audience, claims.clone()), wanted, "{issuer:?} {audience:?} {claims}");
+    }
+}
+
+#[tokio::test]
+async fn an_active_token_that_is_not_for_us_is_as_good_as_inactive() {
+    let before = house(64);
+    assert!(is_live(&before.ask("a").await));
+    let after = before.by(|rules| rules.audience = vec!["app".into()], Source::Same);
+    assert_eq!(after.ask("a").await, INACTIVE, "what was told by other rules does not count");
+    assert_eq!(after.ask("a").await, INACTIVE);
+    assert_eq!(after.backend.asked(), 2, "it is remembered as one");
 }
 
 #[tokio::test]

@@ -190,7 +190,7 @@ fn rotation(field: &Field<'_, '_>) -> Option<Rotation> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{BackendSettings, ConfigError, Settings};
+    use crate::config::{BackendSettings, ConfigError, Settings, TokenCheck};
     use crate::outcome::Ahead;
 
     const WHOLE: &str = r#"
@@ -311,6 +311,29 @@ upstream = ["http://127.0.0.1:8000"]
         let extra = |line: &str| with("[[site]]", &format!("[backend.oauth2.extra]\n{line}\n[[site]]"));
         assert_eq!(extra("audience = \"https://api.example.com\""), "");
         assert!(extra("refresh_token = \"x\"").contains("extra.refresh_token: is set by this wire itself"));
+    }
+
+    #[test]
+    fn what_is_told_of_a_token_can_be_held_against_issuer_and_audience() {
+        let keys = "algorithms = [\"HS256\"]\nkey = \"the key of the tokens, long enough for it\"";
+        let asked = |lines: &str| {
+            let url = "introspection_url = \"https://id.example.com/introspect\"\nclient_id";
+            WHOLE.replace("client_id", url).replace(keys, &format!("mode = \"introspect\"\n{lines}"))
+        };
+        let text = asked("issuer = \"https://id.example.com\"\naudience = [\"app\", \"api\"]");
+        let settings = Settings::parse(&text).expect("usable");
+        let TokenCheck::Opaque(rules) = &settings.session.token else { panic!("they are asked about") };
+        assert_eq!(rules.issuer.as_deref(), Some("https://id.example.com"));
+        assert_eq!(rules.audience, ["app", "api"]);
+        assert!(told(&asked("audience = []")).contains("audience: is empty: it would check nothing"));
+        assert!(told(&asked("expiry = \"expiry\"")).contains("expiry: is about signed tokens"));
+        // Others tell neither, and a setting that checks nothing is none.
+        let sanic = asked("issuer = \"x\"\naudience = \"x\"")
+            .replace("\"oauth2\"", "\"sanic_jwt\"")
+            .replace("[[site]]", "[backend.sanic_jwt]\nurl = \"https://api.example.com\"\n[[site]]");
+        for key in ["issuer", "audience"] {
+            assert!(told(&sanic).contains(&format!("{key}: is about signed tokens")), "{}", told(&sanic));
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub struct TokenEndpoint {
     made: AtomicU64,
     reuses: AtomicU64,
     more_settings: &'static str,
-    /// Whether a gateway asks about tokens, for want of the key.
-    asked: bool,
+    /// How a gateway asks about tokens, for want of the key.
+    asked: Option<&'static str>,
 }
 
 /// The gateway's id and secret there.
@@ -64,7 +64,7 @@ impl TokenEndpoint {
             made: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             more_settings: "",
-            asked: false,
+            asked: None,
         }
     }
 
@@ -80,7 +80,12 @@ impl TokenEndpoint {
 
     /// Before a gateway that has no key and asks about tokens.
     pub fn asked(self) -> Self {
-        Self { asked: true, ..self }
+        self.asked_by("mode = \"introspect\"")
+    }
+
+    /// The same, by these lines of `[session.token]`.
+    pub fn asked_by(self, lines: &'static str) -> Self {
+        Self { asked: Some(lines), ..self }
     }
 
     /// Whether the session of a refresh token stands.
@@ -241,7 +246,7 @@ impl Issuer for Arc<TokenEndpoint> {
                  introspection_url = \"http://{addr}/introspect\"\nclient_id = \"{id}\"\n\
                  client_secret = \"{secret}\"\n{more}\n"
             ),
-            token: self.asked.then_some("mode = \"introspect\""),
+            token: self.asked,
             cookies: "",
             subject: "sub",
             role: "role",
