@@ -108,6 +108,9 @@ impl Directory {
         ahead: Ahead::Percent(50),
     };
 
+    /// What a sign-in carries beside name and password: nothing, for what its API would make of more is not known.
+    pub const FURTHER: [&'static str; 0] = [];
+
     /// What its services take from headers and from the query, without a look at any signature.
     pub const BELIEVED: Believed = Believed {
         names: &["x_access_token"],

@@ -47,6 +47,14 @@ pub struct EgovUserSettings {
     pub answers: Table,
 }
 
+impl EgovUserSettings {
+    /// What is sent for each field of [`EgovUser::FURTHER`] that a sign-in does not name.
+    #[must_use]
+    pub const fn defaults(&self) -> [Option<&String>; 2] {
+        [self.tenant.as_ref(), self.user_type.as_ref()]
+    }
+}
+
 /// The paths of the calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgovUserPaths {
@@ -123,6 +131,9 @@ impl EgovUser {
         ahead: Ahead::Span(Duration::from_secs(30)),
     };
 
+    /// What a sign-in carries beside name and password. The service signs nobody in without both.
+    pub const FURTHER: [&'static str; 2] = ["tenantId", "userType"];
+
     /// What its services take from headers, as said by the gateway that usually stands before them.
     pub const BELIEVED: Believed = Believed {
         names: &[],
@@ -155,21 +166,17 @@ impl EgovUser {
     }
 
     async fn start(&self, credentials: &Credentials) -> SignIn {
-        // Nothing else that a client sends goes on: `isInternal` would skip the password.
-        let further = |name: &str, default: &Option<String>| {
-            let given = credentials.further.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-            given.or(default.as_ref()).cloned()
-        };
-        let tenant = further("tenantId", &self.settings.tenant);
-        let user_type = further("userType", &self.settings.user_type);
         let mut fields = vec![
             ("grant_type", "password"),
             ("scope", "read"),
             ("username", credentials.user.as_str()),
             ("password", credentials.password.expose()),
         ];
-        fields.extend(tenant.as_deref().map(|tenant| ("tenantId", tenant)));
-        fields.extend(user_type.as_deref().map(|user_type| ("userType", user_type)));
+        // Nothing else that a client sends goes on: `isInternal` would skip the password.
+        for (name, default) in Self::FURTHER.into_iter().zip(self.settings.defaults()) {
+            let given = credentials.further.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+            fields.extend(given.or(default).map(|value| (name, value.as_str())));
+        }
         match self.token(&fields).await {
             Read::Said(json) => match self.issued(&json, None) {
                 Some((tokens, _)) => SignIn::Issued(tokens),

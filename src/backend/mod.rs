@@ -47,6 +47,15 @@ pub trait SessionBackend: fmt::Debug + Send + Sync {
     fn sign_in<'a>(&'a self, credentials: &'a Credentials) -> Reply<'a, SignIn>;
 }
 
+/// What a sign-in carries beside name and password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Further<'a> {
+    /// Fields of these names, and no others.
+    Only(&'a [&'a str]),
+    /// Fields of any name but these, under which it sends the user's name and the password.
+    AllBut([&'a str; 2]),
+}
+
 /// What came of a sign-in.
 #[derive(Clone, Debug)]
 pub enum SignIn {

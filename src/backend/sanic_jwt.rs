@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::backend::call::{Answered, Body, Caller};
 use crate::backend::classify::{Meaning, Row, Table};
-use crate::backend::{Reply, SessionBackend, SignIn};
+use crate::backend::{Further, Reply, SessionBackend, SignIn};
 use crate::clock::{Clock, UnixTime};
 use crate::dial::Dialer;
 use crate::outcome::{
@@ -67,6 +67,14 @@ impl SanicJwtSettings {
             introspects: Introspects::Offered,
             ahead: Ahead::Span(AHEAD),
         }
+    }
+}
+
+impl Members {
+    /// What a sign-in carries beside name and password.
+    #[must_use]
+    pub fn further(&self) -> Further<'_> {
+        Further::AllBut([&self.user, &self.password])
     }
 }
 

@@ -12,7 +12,7 @@ use crate::backend::directory::{Directory, DirectorySettings};
 use crate::backend::egov_user::{EgovUser, EgovUserSettings};
 use crate::backend::oauth2::OAuth2Settings;
 use crate::backend::sanic_jwt::SanicJwtSettings;
-use crate::backend::{Meaning, Row, Table};
+use crate::backend::{Further, Meaning, Row, Table};
 use crate::config::read::{Field, Section};
 use crate::outcome::Capabilities;
 
@@ -67,6 +67,29 @@ impl BackendSettings {
         match self {
             Self::Directory { .. } | Self::EgovUser { .. } | Self::SanicJwt { .. } => true,
             Self::OAuth2 { .. } => false,
+        }
+    }
+
+    /// What a sign-in there carries beside name and password.
+    #[must_use]
+    pub fn further(&self) -> Further<'_> {
+        match self {
+            Self::Directory { .. } => Further::Only(&Directory::FURTHER),
+            Self::EgovUser { .. } => Further::Only(&EgovUser::FURTHER),
+            Self::OAuth2 { .. } => Further::Only(&[]),
+            Self::SanicJwt { settings, .. } => settings.members.further(),
+        }
+    }
+
+    /// What a sign-in there has to carry beside name and password, where these settings do not bring it themselves.
+    #[must_use]
+    pub fn needs_further(&self) -> Vec<&'static str> {
+        match self {
+            Self::EgovUser { settings, .. } => {
+                let fields = EgovUser::FURTHER.into_iter().zip(settings.defaults());
+                fields.filter(|(_, default)| default.is_none()).map(|(name, _)| name).collect()
+            }
+            Self::Directory { .. } | Self::OAuth2 { .. } | Self::SanicJwt { .. } => Vec::new(),
         }
     }
 

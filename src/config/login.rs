@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::backend::Further;
+use crate::config::backend::BackendSettings;
 use crate::config::read::{Field, Section};
 use crate::config::session::web_url;
 use crate::reply::LoginSettings;
@@ -81,6 +83,41 @@ fn form(section: &Section<'_, '_>) -> Option<FormSettings> {
         section.problem("template", "has no {{fields}}: the inputs of [[login.field]] have to stand there");
     }
     Some(FormSettings { fields, template, per_client: per_client?, per_user: per_user? })
+}
+
+/// Whether the backend is sent what people are asked for, and asked for what it wants.
+pub(super) fn fields_fit(root: &Section<'_, '_>, form: &FormSettings, backend: &BackendSettings) {
+    let login = root.section("login");
+    let id = backend.id();
+    let items = login.take("field").map(|f| f.items()).unwrap_or_default();
+    for (field, item) in form.fields.iter().zip(&items) {
+        let name = field.name.as_str();
+        let what = match backend.further() {
+            Further::Only(names) if names.contains(&name) => continue,
+            Further::Only([]) => {
+                format!("{name} is never sent: a sign-in at {id} carries name and password alone; remove it")
+            }
+            Further::Only(names) => {
+                let names = names.join(", ");
+                format!(
+                    "{name} is never sent: a sign-in at {id} carries, beside name and password, {names}; remove it"
+                )
+            }
+            Further::AllBut(taken) if taken.contains(&name) => {
+                format!("{name} is what the user's name or the password is sent as; remove it")
+            }
+            Further::AllBut(_) => continue,
+        };
+        item.section().problem("name", what);
+    }
+    for name in backend.needs_further() {
+        if !form.fields.iter().any(|field| field.name == name) {
+            let what = format!(
+                "lacks {name}, without which {id} signs nobody in; write a [[login.field]] of that name"
+            );
+            login.problem("field", what);
+        }
+    }
 }
 
 /// A rate, such as `"10 per 1m"`.

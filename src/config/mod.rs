@@ -192,9 +192,13 @@ impl Settings {
             let what = "is missing: replicas share renewals under one secret; write the same secret = \"file:…\" for all";
             root.problem("secret", what);
         }
-        if self.form.is_some() && !self.backend.signs_in() {
-            let what = "\"form\" takes a backend that signs people in with name and password; write \"redirect\" and url";
-            root.section("login").problem("mode", what);
+        match &self.form {
+            Some(form) if self.backend.signs_in() => login::fields_fit(root, form, &self.backend),
+            Some(_) => {
+                let what = "\"form\" takes a backend that signs people in with name and password; write \"redirect\" and url";
+                root.section("login").problem("mode", what);
+            }
+            None => {}
         }
         if self.renew.give_up > self.drain.timeout {
             let what =

@@ -541,10 +541,16 @@ fn people_may_sign_in_here_with_what_the_backend_asks_for() {
     );
     let settings = Settings::parse(WHOLE).expect("usable");
     assert!(matches!(settings.login, LoginSettings::Redirect { .. }) && settings.form.is_none());
+    let app = |lines: &str| {
+        let table = "[backend.sanic_jwt]\nurl = \"https://api.example.com\"\n[[site]]";
+        with_login(lines)
+            .replace("backend = \"directory\"", "backend = \"sanic_jwt\"")
+            .replace("[[site]]", table)
+    };
     let lines = "mode = \"form\"\nlimit = { client = \"5 per 30s\", user = \"2 per 1h\" }\n\
         field = [{ name = \"tenantId\", value = \"pb\" }, { name = \"city\", label = \"City\" },\n\
         { name = \"userType\", label = \"As\", option = [{ value = \"A\", label = \"Ann\" }, { value = \"B\" }] }]";
-    let form = Settings::parse(&with_login(lines)).expect("usable").form.expect("a form");
+    let form = Settings::parse(&app(lines)).expect("usable").form.expect("a form");
     assert_eq!(Some(form.per_client), Rate::new(5, Duration::from_secs(30)));
     assert_eq!(Some(form.per_user), Rate::new(2, Duration::from_secs(3600)));
     let choice = |value: &str, label: &str| Choice { value: value.into(), label: label.into() };
@@ -557,6 +563,53 @@ fn people_may_sign_in_here_with_what_the_backend_asks_for() {
             Entry::Chosen { label: "As".into(), choices: vec![choice("A", "Ann"), choice("B", "B")] },
         ]
     );
+}
+
+#[test]
+fn a_field_that_the_backend_is_never_sent_is_told() {
+    let of = |backend: &str, more: &str, fields: &str| {
+        let table = format!("[backend.{backend}]\nurl = \"https://api.example.com\"\n{more}\n");
+        let text = with_login(&format!("mode = \"form\"\nfield = [{fields}]"))
+            .replace("backend = \"directory\"", &format!("backend = \"{backend}\""))
+            .replace("[backend.directory]\nurl = \"https://api.example.com\"\n", &table);
+        // An egov-user's tokens are asked about.
+        let key = "algorithms = [\"HS256\"]\nkey = \"the key of the tokens\"\n";
+        problems(&if backend == "egov_user" { text.replace(key, "") } else { text }).join("\n")
+    };
+    let field = |name: &str| format!("{{ name = \"{name}\", label = \"X\" }},");
+    assert_eq!(of("directory", "", ""), "");
+    let told = of("directory", "", &field("tenant"));
+    assert!(told.contains("login.field[1].name: tenant is never sent: a sign-in at directory"), "{told}");
+    let both = field("tenantId") + &field("userType");
+    assert_eq!(of("egov_user", "", &both), "");
+    let told = of("egov_user", "", &(both + &field("city")));
+    assert!(told.contains("login.field[3].name: city is never sent: a sign-in at egov_user"), "{told}");
+    assert!(told.contains("tenantId, userType"), "{told}");
+    assert_eq!(of("sanic_jwt", "", &field("city")), "");
+    let told = of("sanic_jwt", "members = { user = \"login\" }", &field("login"));
+    assert!(
+        told.contains("login.field[1].name: login is what the user's name or the password is sent as"),
+        "{told}"
+    );
+    assert_eq!(of("sanic_jwt", "members = { user = \"login\" }", &field("username")), "");
+}
+
+#[test]
+fn an_egov_user_signs_nobody_in_without_tenant_and_kind_of_user() {
+    let egov = |more: &str, fields: &str| {
+        let text = with_login(&format!("mode = \"form\"\nfield = [{fields}]"))
+            .replace("\"directory\"", "\"egov_user\"")
+            .replace("algorithms = [\"HS256\"]\nkey = \"the key of the tokens\"\n", "")
+            .replace("[backend.directory]\n", &format!("[backend.egov_user]\n{more}\n"));
+        problems(&text).join("\n")
+    };
+    let told = egov("", "");
+    assert!(told.contains("login.field: lacks tenantId"), "{told}");
+    assert!(told.contains("login.field: lacks userType"), "{told}");
+    let told = egov("tenant = \"pb\"", "");
+    assert!(!told.contains("tenantId") && told.contains("lacks userType"), "{told}");
+    assert_eq!(egov("tenant = \"pb\"", "{ name = \"userType\", value = \"CITIZEN\" }"), "");
+    assert_eq!(egov("tenant = \"pb\"\nuser_type = \"CITIZEN\"", ""), "");
 }
 
 #[test]

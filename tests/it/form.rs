@@ -780,7 +780,7 @@ async fn an_operators_own_page_and_further_fields() {
          label = \"You are\"\noption = [{{ value = \"CITIZEN\", label = \"a <citizen>\" }}, {{ value = \"EMPLOYEE\" }}]",
         path.display()
     );
-    let house = with(&login).await;
+    let (_egov, house) = before_egov(&login).await;
     let mut visitor = Visitor::open(&house, "/page").await;
     let hostile = "\"><script>";
     let body = visitor.body(hostile, "x") + "&further.userType=EMPLOYEE&further.tenantId=other";
@@ -798,7 +798,7 @@ async fn an_operators_own_page_and_further_fields() {
     visitor = Visitor::of(&answer, visitor.jar);
     for (further, status) in [("", 400), ("&further.userType=ROOT", 400), ("&further.userType=CITIZEN", 303)]
     {
-        let body = visitor.body("asha", "demo-asha") + further;
+        let body = visitor.body("asha", "p-asha") + further;
         house.ask(&Ask { body: Some(body.into_bytes()), ..visitor.send(RIGHT) }).await.expect(status);
     }
 }
@@ -881,8 +881,12 @@ async fn what_else_a_backend_asks_for_is_sent_and_its_opaque_tokens_are_checked(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_field_that_is_not_set_up_is_the_settings_fault_and_nobodys_attempt() {
-    let (_egov, house) = before_egov("limit = { user = \"1 per 1h\" }").await;
+async fn a_field_that_the_backend_misses_is_the_settings_fault_and_nobodys_attempt() {
+    let fields =
+        "field = [{ name = \"tenantId\", value = \"pb\" }, { name = \"userType\", value = \"CITIZEN\" }]";
+    let (egov, house) = before_egov(&format!("limit = {{ user = \"1 per 1h\" }}\n{fields}")).await;
+    let misses = "{\"error\": \"invalid_request\", \"error_description\": \"Captcha is mandatory\"}";
+    egov.fails("/user/oauth/token", Fault::Says(400, Vec::new(), misses.to_owned()));
     let visitor = Visitor::open(&house, "/page").await;
     for _ in 0..3 {
         house.ask(&visitor.send(("ana", "p-ana"))).await.expect(503);
