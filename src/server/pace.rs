@@ -1,6 +1,7 @@
 //! Time limits of a client connection: how long it may be idle, and how long a request head may take once it has begun.
 //! In: a stream. Out: the same stream, which fails with `TimedOut`. Errors: `io::Error`. I/O: the stream's.
 
+use std::cell::RefCell;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
@@ -280,17 +281,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-/// The bytes of several small buffers in one; `None`: there is one alone, or they are too many to be copied.
-fn gathered<'f>(bufs: &[io::IoSlice<'_>], flat: &'f mut [u8; SMALL]) -> Option<&'f [u8]> {
-    if bufs.len() < 2 {
+thread_local! {
+    /// Where small pieces are put together, one write after the other.
+    static FLAT: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SMALL));
+}
+
+/// Writes the bytes of several small buffers as one; `None`: there is one alone, or they are too many to be copied.
+fn gathered<T>(bufs: &[io::IoSlice<'_>], write: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let bytes = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+    if bufs.len() < 2 || bytes > SMALL {
         return None;
     }
-    let mut end = 0;
-    for buf in bufs {
-        flat.get_mut(end..end + buf.len())?.copy_from_slice(buf);
-        end += buf.len();
-    }
-    flat.get(..end)
+    Some(FLAT.with_borrow_mut(|flat| {
+        flat.clear();
+        bufs.iter().for_each(|buf| flat.extend_from_slice(buf));
+        write(flat)
+    }))
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
@@ -323,11 +329,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut flat = [0; SMALL];
-        let written = match gathered(bufs, &mut flat) {
-            Some(together) => Pin::new(&mut self.stream).poll_write(cx, together),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-        };
+        let stream = &mut self.stream;
+        let written = gathered(bufs, |together| Pin::new(&mut *stream).poll_write(cx, together))
+            .unwrap_or_else(|| Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
         self.hold(cx, written)
     }
 }
@@ -360,13 +364,12 @@ mod tests {
         for sizes in [&[5, 7][..], &[SMALL - 1, 1], &[0, 3, 0, 9]] {
             let pieces = pieces(sizes);
             let bufs: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
-            let mut flat = [0; SMALL];
-            assert_eq!(gathered(&bufs, &mut flat), Some(pieces.concat().as_slice()));
+            assert_eq!(gathered(&bufs, <[u8]>::to_vec), Some(pieces.concat()));
         }
         for sizes in [&[5][..], &[SMALL, 1], &[1, usize::from(u16::MAX)], &[]] {
             let pieces = pieces(sizes);
             let bufs: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
-            assert_eq!(gathered(&bufs, &mut [0; SMALL]), None, "{sizes:?}");
+            assert_eq!(gathered(&bufs, <[u8]>::to_vec), None, "{sizes:?}");
         }
     }
 
