@@ -16,7 +16,7 @@ use crate::renew::Liveness;
 use crate::reply;
 use crate::route::{CrossSite, Csrf, cross_site, return_target};
 use crate::server::By;
-use crate::session::cookies::Presented;
+use crate::session::cookies::{Copies, Presented};
 use crate::token::Ending;
 
 /// The backend has to find an access token live, by its own clock and without our leeway.
@@ -82,6 +82,9 @@ impl Gateway {
         let now = self.0.clock.now();
         let (presented, state, _) =
             self.0.checker.look(sessions, (request.headers(), asked.network()), host, now).await;
+        if presented.copies == Copies::Differ {
+            return self.still_signed_in(asked);
+        }
         let revocation = self.revoke(&presented, &state, host).await;
         if let Revocation::Unavailable(fault) = revocation {
             tracing::warn!(%fault, request_id = &*asked.request_id, "a sign-out was not confirmed by the session backend");
@@ -106,6 +109,18 @@ impl Gateway {
             reply::bare(StatusCode::NO_CONTENT)
         };
         for line in sessions.carrier.clear() {
+            response.headers_mut().append(SET_COOKIE, line);
+        }
+        response
+    }
+
+    /// For a client that presents two sessions at once: to say that one has ended would be a guess, and the other would go on.
+    fn still_signed_in(&self, asked: &Asked<'_>) -> Response<ReplyBody> {
+        let detail = "This browser sent two different session cookies of one name, so nobody can tell which session to end. \
+                      The copies that belong to this host alone have been deleted just now: try again. \
+                      If that does not help, delete this site's cookies.";
+        let mut response = reply::plain(StatusCode::CONFLICT, "Still signed in", detail, asked.reader());
+        for line in self.0.sessions.carrier.clear_host_only() {
             response.headers_mut().append(SET_COOKIE, line);
         }
         response

@@ -64,6 +64,28 @@ async fn a_script_gets_204() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_cookies_of_one_name_end_no_session_and_nobody_says_so() {
+    let house = House::start(Plan { cookies: "domain = \"test.example\"", ..Plan::default() }).await;
+    let jar = house.signed_in().await;
+    for name in ["access_token", "refresh_token", "session_id"] {
+        let two = format!("{}; {name}=another", jar.line().unwrap());
+        let page = house.ask(&button().line("Cookie", &two)).await.expect(409);
+        assert!(page.text().contains("Still signed in") && page.text().contains("two different"));
+        let script = Ask::script(OUT).method("POST").body(b"").line("Cookie", &two);
+        let script = house.ask(&script).await.expect(409);
+        assert_eq!(script.json()["title"], "Still signed in");
+        for answer in [page, script] {
+            assert!(answer.is_never_stored());
+            assert!(answer.deleted().contains(&name), "{:?}", answer.set_cookies());
+            let host_only = |line: &&str| line.contains("Max-Age=0") && !line.contains("Domain");
+            assert!(answer.set_cookies().iter().all(host_only), "{:?}", answer.set_cookies());
+        }
+    }
+    assert!(house.backend.calls().is_empty());
+    house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_sites_cannot_sign_anybody_out() {
     let rules = "[[site.rule]]\npath = \"/.doorkeep/*\"\ncsrf = \"off\"";
     for rules in ["", rules] {
