@@ -13,7 +13,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -170,10 +173,7 @@ async fn answer<H: Handler>(
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
     if handshake == Handshake::Yes {
-        headers.remove(SEC_WEBSOCKET_ACCEPT);
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            *response.status_mut() = StatusCode::OK;
-        }
+        as_connected(&mut response);
     }
     response
 }
@@ -215,6 +215,23 @@ fn as_handshake<B>(request: &mut Request<B>) -> Handshake {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     Handshake::Yes
+}
+
+/// Says of a handshake what came of it: to the client any success is an open tunnel (RFC 8441 §5, RFC 9113 §8.5), and the app
+/// has opened one by switching alone.
+fn as_connected(response: &mut Response<ReplyBody>) {
+    response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+    let status = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
+        status if status.is_success() => StatusCode::BAD_GATEWAY,
+        _ => return,
+    };
+    *response.status_mut() = status;
+    *response.body_mut() = ReplyBody::empty();
+    // None of it is true of a tunnel (RFC 9110 §9.3.6), nor of an answer without its body.
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, TRANSFER_ENCODING] {
+        response.headers_mut().remove(name);
+    }
 }
 
 /// Runs a connection's streams as tasks of the server, and knows whether any is under way.

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
+use h2::client::ResponseFuture;
 use http::{HeaderMap, Request};
 
 use crate::support::http2::{
     CONTINUATION, DATA, END_STREAM, Frames, GOAWAY, H2, HEADERS, Outcome, RST_STREAM, block, pseudo, request,
     whole,
 };
-use crate::support::{Ask, Conn, Gate, HOST, House, Plan, Step, head_of, ok, refused, until, within};
+use crate::support::{
+    Ask, Conn, Gate, HOST, House, Jar, ORIGIN, Plan, Step, head_of, ok, refused, until, within,
+};
 use crate::tls::{Authority, handshake, with_tls};
 use crate::websocket::{Echo, switching};
 
@@ -343,6 +347,21 @@ async fn so_many_requests_at_a_time_and_no_more() {
     assert_eq!(frames.outcome(5).await, Outcome::Status(200));
 }
 
+/// Begins a WebSocket's handshake (RFC 8441 §4).
+async fn opening(h2: &mut H2, jar: &Jar, origin: &str) -> (ResponseFuture, SendStream<Bytes>) {
+    // The setting that allows it comes with the first frames of the other end.
+    until("extended CONNECT to be allowed", || h2.send.is_extended_connect_protocol_enabled()).await;
+    let handshake = Request::connect(format!("https://{HOST}/socket"))
+        .version(http::Version::HTTP_2)
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .header("origin", origin)
+        .header("cookie", jar.line().unwrap())
+        .body(())
+        .unwrap();
+    h2.begin(handshake).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_is_opened_by_extended_connect() {
     let echo = Echo::start(switching()).await;
@@ -350,21 +369,9 @@ async fn a_websocket_is_opened_by_extended_connect() {
     let house = House::start(plan).await;
     let jar = house.signed_in().await;
     let mut h2 = client(&house).await;
-    // The setting that allows it comes with the first frames of the other end.
-    let websocket = |origin: &'static str| {
-        Request::connect(format!("https://{HOST}/socket"))
-            .version(http::Version::HTTP_2)
-            .extension(h2::ext::Protocol::from_static("websocket"))
-            .header("sec-websocket-version", "13")
-            .header("origin", origin)
-            .header("cookie", jar.line().unwrap())
-            .body(())
-            .unwrap()
-    };
-    until("extended CONNECT to be allowed", || h2.send.is_extended_connect_protocol_enabled()).await;
-    let (refused, _body) = h2.begin(websocket("https://elsewhere.example")).await;
+    let (refused, _body) = opening(&mut h2, &jar, "https://elsewhere.example").await;
     assert_eq!(within("an answer", refused).await.unwrap().status(), 403);
-    let (answer, mut to) = h2.begin(websocket(crate::support::ORIGIN)).await;
+    let (answer, mut to) = opening(&mut h2, &jar, ORIGIN).await;
     let answer = within("an answer", answer).await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(
@@ -385,6 +392,35 @@ async fn a_websocket_is_opened_by_extended_connect() {
     let head = echo.head();
     assert!(head.starts_with("GET /socket HTTP/1.1\r\n"), "{head}");
     assert!(head.to_ascii_lowercase().contains("sec-websocket-key: "), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_does_not_switch_opens_no_websocket() {
+    for (status, body) in [("200 OK", ""), ("200 OK", "hello"), ("204 No Content", "")] {
+        let length = body.len().to_string();
+        let lines = [("Content-Length", &*length), ("Content-Type", "a/b"), ("Set-Cookie", "theme=dark")];
+        let echo = Echo::start([&head_of(status, &lines), body.as_bytes()].concat()).await;
+        let house = House::start(Plan { upstream: Some(&echo.url()), ..Plan::default() }).await;
+        let jar = house.signed_in().await;
+        let mut h2 = client(&house).await;
+        let (answer, _body) = opening(&mut h2, &jar, ORIGIN).await;
+        let answer = whole(within("an answer", answer).await.unwrap()).await.unwrap().expect(502);
+        assert_eq!((answer.body.len(), answer.line("content-type")), (0, None));
+        assert_eq!(answer.line("set-cookie"), Some("theme=dark"));
+        assert!(answer.line("x-request-id").is_some());
+        assert!(echo.head().to_ascii_lowercase().contains("upgrade: websocket"), "{}", echo.head());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_names_a_length_opens_a_websocket_all_the_same() {
+    let lines = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Content-Length", "5")];
+    let echo = Echo::start(head_of("101 Switching Protocols", &lines)).await;
+    let house = House::start(Plan { upstream: Some(&echo.url()), ..Plan::default() }).await;
+    let jar = house.signed_in().await;
+    let (answer, _body) = opening(&mut client(&house).await, &jar, ORIGIN).await;
+    let answer = within("an answer", answer).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("content-length")), (200, None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
