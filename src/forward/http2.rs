@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST};
@@ -32,15 +33,14 @@ const HEAD: u32 = 64 * 1024;
 const PING: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
 /// Why an app gave no answer by HTTP/2.
 #[derive(Debug, thiserror::Error)]
 pub enum Http2Fault {
-    /// No connection.
+    /// No connection. Those who waited for it share the cause.
     #[error("no connection")]
-    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A connection, but the other end does not agree to HTTP/2 by ALPN.
-    #[error("the server does not speak HTTP/2")]
-    NotSpoken,
+    Connect(#[source] Cause),
     /// The connection or the stream broke.
     #[error("broken off")]
     Broken(#[source] hyper::Error),
@@ -49,15 +49,31 @@ pub enum Http2Fault {
 impl Http2Fault {
     /// Whether no connection came about, so that nothing was sent.
     pub(super) const fn is_connect(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::NotSpoken)
+        matches!(self, Self::Connect(_))
     }
+}
+
+/// A connection, but the other end does not agree to HTTP/2 by ALPN.
+#[derive(Debug, thiserror::Error)]
+#[error("the server does not speak HTTP/2")]
+struct NotSpoken;
+
+/// What came of dialling: a connection, or why there is none.
+type Dialled = Result<SendRequest<Limited>, Cause>;
+
+/// Where a server's connection is kept.
+#[derive(Debug, Default)]
+struct Place {
+    last: Mutex<Option<Dialled>>,
+    /// How often dialling has failed so far. Who waits for `last` sees by it what happened meanwhile.
+    failed: AtomicUsize,
 }
 
 /// The connections to an app's servers.
 #[derive(Debug)]
 pub(super) struct Http2Client {
     dialer: Dialer,
-    open: HashMap<Authority, Mutex<Option<SendRequest<Limited>>>>,
+    places: HashMap<Authority, Place>,
     tasks: Tasks,
     ends_tasks: Arc<DropGuard>,
 }
@@ -84,9 +100,9 @@ impl<F: Future + Send + 'static> Executor<F> for Tasks {
 impl Http2Client {
     pub(super) fn new(dialer: Dialer, servers: impl Iterator<Item = Authority>) -> Self {
         let stop = CancellationToken::new();
-        let open = servers.map(|authority| (authority, Mutex::new(None))).collect();
+        let places = servers.map(|authority| (authority, Place::default())).collect();
         let tasks = Tasks { tracker: TaskTracker::new(), stop: stop.clone() };
-        Self { dialer, open, tasks, ends_tasks: Arc::new(stop.drop_guard()) }
+        Self { dialer, places, tasks, ends_tasks: Arc::new(stop.drop_guard()) }
     }
 
     /// Keeps the connections going for whoever still reads an answer.
@@ -126,19 +142,30 @@ impl Http2Client {
 
     /// The connection to a server, a new one where there is none. Others wait meanwhile, at most as long as dialling takes.
     async fn connection(&self, server: &Uri) -> Result<SendRequest<Limited>, Http2Fault> {
-        let place = server.authority().and_then(|authority| self.open.get(authority));
-        let Some(place) = place else { return Box::pin(self.connect(server)).await };
-        let mut open = place.lock().await;
-        match open.as_ref().filter(|sender| !sender.is_closed()) {
-            Some(sender) => Ok(sender.clone()),
-            None => Ok(open.insert(Box::pin(self.connect(server)).await?).clone()),
+        let place = server.authority().and_then(|authority| self.places.get(authority));
+        let Some(place) = place else {
+            return Box::pin(self.dial(server)).await.map_err(Http2Fault::Connect);
+        };
+        let failed = || place.failed.load(Ordering::Acquire);
+        let before = failed();
+        let mut last = place.last.lock().await;
+        match last.as_ref() {
+            Some(Ok(sender)) if !sender.is_closed() => return Ok(sender.clone()),
+            // To dial once more for each of them takes as long again each time, one after the other.
+            Some(Err(cause)) if failed() != before => return Err(Http2Fault::Connect(Arc::clone(cause))),
+            Some(Ok(_) | Err(_)) | None => {}
         }
+        let dialled = Box::pin(self.dial(server)).await;
+        if dialled.is_err() {
+            place.failed.fetch_add(1, Ordering::AcqRel);
+        }
+        last.insert(dialled).clone().map_err(Http2Fault::Connect)
     }
 
-    async fn connect(&self, server: &Uri) -> Result<SendRequest<Limited>, Http2Fault> {
-        let stream = self.dialer.clone().call(server.clone()).await.map_err(Http2Fault::Connect)?;
+    async fn dial(&self, server: &Uri) -> Dialled {
+        let stream = self.dialer.clone().call(server.clone()).await?;
         if server.scheme() == Some(&Scheme::HTTPS) && !stream.connected().is_negotiated_h2() {
-            return Err(Http2Fault::NotSpoken);
+            return Err(Arc::new(NotSpoken));
         }
         let (sender, connection) = http2::Builder::new(self.tasks.clone())
             .timer(TokioTimer::new())
@@ -149,8 +176,51 @@ impl Http2Client {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(stream)
             .await
-            .map_err(|error| Http2Fault::Connect(error.into()))?;
+            .map_err(|error| -> Cause { Arc::new(error) })?;
         self.tasks.execute(connection);
         Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use url::Url;
+
+    use super::*;
+    use crate::dial::{Authorities, Roots};
+    use crate::text::with_causes;
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_connection_fail_with_it_and_the_next_one_tries_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let server = format!("https://{}/", listener.local_addr().expect("an address"));
+        let url: Url = server.parse().expect("a URL");
+        let authorities = Authorities::new(Roots::Only(Vec::new()));
+        let dialer = Dialer::for_http2(&authorities, [&url], Duration::from_secs(5)).expect("a dialer");
+        let server: Uri = server.parse().expect("a URI");
+        let client = Http2Client::new(dialer, server.authority().cloned().into_iter());
+        let dialled = AtomicUsize::new(0);
+        let hanging_up = async {
+            loop {
+                drop(listener.accept().await.expect("a client"));
+                dialled.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let asking = async {
+            let ask = || client.connection(&server);
+            let (one, other, third) = tokio::join!(ask(), ask(), ask());
+            let faults = [one, other, third].map(|got| with_causes(&got.expect_err("it hangs up")));
+            assert!(faults.iter().all(|fault| *fault == faults[0] && fault.starts_with("no connection")));
+            assert_eq!(dialled.load(Ordering::Relaxed), 1, "once for all of them");
+            ask().await.expect_err("it hangs up");
+            assert_eq!(dialled.load(Ordering::Relaxed), 2, "and once for who comes after");
+        };
+        // All of them wait before the first is let down.
+        tokio::select! {
+            biased;
+            () = asking => {}
+            () = hanging_up => {}
+        }
     }
 }
