@@ -4,6 +4,7 @@
 //! A line holds no query, no cookie, no token and no claim; the user stands in it as a keyed digest.
 
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -235,9 +236,30 @@ impl Line {
             self.text.push(b'"');
             return;
         }
-        // A text can always be written to memory.
-        drop(serde_json::to_writer(&mut self.text, text));
+        self.text.push(b'"');
+        for letter in text.chars() {
+            if is_unseen(letter) {
+                // Memory can always be written to.
+                drop(write!(self.text, "\\u{:04x}", u32::from(letter)));
+                continue;
+            }
+            if matches!(letter, '"' | '\\') {
+                self.text.push(b'\\');
+            }
+            self.text.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        self.text.push(b'"');
     }
+}
+
+/// Whether a letter does something to whoever reads the log instead of being seen: controls (C1 too, which terminals obey),
+/// ends of lines, and what turns the direction of writing round. All of them take four digits (RFC 8259 §7).
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]
@@ -249,6 +271,10 @@ mod tests {
     use super::*;
     use crate::outcome::Freshness;
     use crate::secret::Secret;
+
+    /// What turns the direction of writing round, or ends a line, without being a control.
+    const OBEYED: &str = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\
+                          \u{2066}\u{2067}\u{2068}\u{2069}";
 
     /// What the log writes of an event.
     #[derive(Clone, Default)]
@@ -285,7 +311,9 @@ mod tests {
         let mut line =
             Line { text: b"left from before".to_vec(), second: (UnixTime::from_secs(0), String::new()) };
         line.write(visit, subject, status, took);
-        assert!(line.text.ends_with(b"}\n") && line.text.iter().filter(|byte| **byte == b'\n').count() == 1);
+        let text = std::str::from_utf8(&line.text).expect("UTF-8");
+        let unseen = |letter: &char| letter.is_control() || OBEYED.contains(*letter);
+        assert!(text.ends_with("}\n") && text.chars().filter(unseen).count() == 1, "{text:?}");
         (serde_json::from_slice(&event).expect("JSON"), serde_json::from_slice(&line.text).expect("JSON"))
     }
 
@@ -298,7 +326,10 @@ mod tests {
     #[test]
     fn a_line_says_what_the_event_says() {
         let mut known = visit("/page?secret", "192.0.2.17:5000");
-        known.route("app.example", "quotes \" back\\slash \u{e9} \u{1b}[2J");
+        let controls: String = ('\0'..' ').chain('\u{7f}'..'\u{a0}').collect();
+        let rule =
+            format!("quotes \" back\\slash \u{e9}\u{2027}\u{202f}\u{1f512} \u{1b}[2J {controls}{OBEYED}");
+        known.route("app.example", &rule);
         let claims = serde_json::Map::new();
         let who = Identity::new("asha".to_owned(), None, None, UnixTime::from_secs(1), claims);
         known.caller(&TokenState::Live(who, Freshness::Fresh));
