@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -109,11 +109,11 @@ impl<H: Handler> Http2<H> {
     {
         let Self { came, handler, limits, http2, life } = self;
         let streams = Streams::new(&life, limits.write);
-        let asked = streams.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (handler, came, progress) = (handler.clone(), came.clone(), asked.next_request());
+            let (handler, came) = (handler.clone(), came.clone());
             // A request's memory goes once its answer has begun: a slow client can hold a thousand answers.
             Box::pin(async move {
+                let progress = Progress::of_this_stream();
                 let response = answer(&handler, request, &came, limits.head_fields).await;
                 Ok::<_, Infallible>(response.map(|body| Given { body, rest: Bytes::new(), progress }))
             })
@@ -246,8 +246,6 @@ struct Shared {
     open: AtomicUsize,
     begun: AtomicUsize,
     ended: Notify,
-    /// The request whose task comes next: the library asks for the answer and for the task in one go.
-    asked: Mutex<Option<Arc<Progress>>>,
 }
 
 impl Streams {
@@ -259,14 +257,7 @@ impl Streams {
             open: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             ended: Notify::new(),
-            asked: Mutex::new(None),
         }))
-    }
-
-    fn next_request(&self) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
-        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&progress));
-        progress
     }
 
     /// Ends once no stream has been under way for so long, whatever else the client sends.
@@ -292,12 +283,13 @@ impl Streams {
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, task: F) {
         let open = Open::new(&self.0);
-        let progress = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (cut, write) = (self.0.cut.clone(), self.0.write);
+        let progress = Arc::new(Progress::default());
+        let task = PROGRESS.scope(Arc::clone(&progress), taken(task, progress, self.0.write));
+        let cut = self.0.cut.clone();
         self.0.tasks.spawn(async move {
             let _open = open;
             tokio::select! {
-                () = taken(task, progress, write) => {}
+                () = task => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -331,11 +323,22 @@ struct Progress {
     waits: AtomicBool,
 }
 
+tokio::task_local! {
+    /// The progress of the stream whose task runs. A tunnel's task has one too, which stays as it is.
+    static PROGRESS: Arc<Progress>;
+}
+
+impl Progress {
+    /// The library asks for an answer, and makes it, within the task of its stream.
+    fn of_this_stream() -> Arc<Self> {
+        PROGRESS.try_with(Arc::clone).unwrap_or_default()
+    }
+}
+
 /// Runs a stream's task; gives it up where the client takes nothing of its answer for `limit`. A window that is never opened
 /// holds an answer as well as a socket that is never read, and costs a client nothing.
-async fn taken(task: impl Future<Output = ()>, progress: Option<Arc<Progress>>, limit: Duration) {
+async fn taken(task: impl Future<Output = ()>, progress: Arc<Progress>, limit: Duration) {
     let mut task = pin!(task);
-    let Some(progress) = progress else { return task.await };
     let mut timer: Option<(usize, Pin<Box<Sleep>>)> = None;
     poll_fn(|cx| {
         if task.as_mut().poll(cx).is_ready() {
@@ -399,5 +402,28 @@ impl Body for Given {
     /// Asked before the first piece only.
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_given_up_by_its_own_answer_whatever_begins_beside_it() {
+        let life = Life::default();
+        let streams = Streams::new(&life, Duration::from_secs(1));
+        let untaken = async {
+            let progress = Progress::of_this_stream();
+            progress.waits.store(true, Ordering::Release);
+            std::future::pending::<()>().await;
+        };
+        streams.execute(std::future::pending());
+        streams.execute(untaken);
+        streams.execute(std::future::pending());
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(life.tasks.len(), 3);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(life.tasks.len(), 2, "the one that waits for its client");
     }
 }
