@@ -48,7 +48,8 @@ impl Parting {
     }
 }
 
-/// Copies between a client and an app until one of them ends, nothing has moved for `idle`, or it is `over`.
+/// Copies between a client and an app until one of them ends, nothing has moved for `idle`, one of them has taken nothing of what
+/// it is sent for as long, or it is `over`.
 pub async fn tunnel(
     client: OnUpgrade,
     app: OnUpgrade,
@@ -70,8 +71,8 @@ pub async fn tunnel(
     let moved = Arc::new(AtomicU64::new(0));
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
     let (from_app, to_app) = tokio::io::split(TokioIo::new(app));
-    let mut down = Way::new(from_app, to_client, &moved);
-    let mut up = Way::new(from_client, to_app, &moved);
+    let mut down = Way::new(from_app, to_client, &moved, idle);
+    let mut up = Way::new(from_client, to_app, &moved, idle);
     let mut over = pin!(over);
     let parting = {
         let mut copying = pin!(async { tokio::try_join!(down.run(), up.run()) });
@@ -156,6 +157,7 @@ struct Way<R, W> {
     ended: bool,
     shut: bool,
     moved: Arc<AtomicU64>,
+    idle: Duration,
 }
 
 /// Bytes that were read and not yet written.
@@ -172,10 +174,10 @@ impl Pending {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
-    fn new(from: R, to: W, moved: &Arc<AtomicU64>) -> Self {
+    fn new(from: R, to: W, moved: &Arc<AtomicU64>, idle: Duration) -> Self {
         let pending = Pending { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0 };
         let (frames, moved) = (Frames::default(), Arc::clone(moved));
-        Self { from, to, frames, pending, ended: false, shut: false, moved }
+        Self { from, to, frames, pending, ended: false, shut: false, moved, idle }
     }
 
     /// Copies until the end, which is passed on.
@@ -184,7 +186,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
             self.step(usize::MAX).await?;
         }
         if !self.shut {
-            self.to.shutdown().await?;
+            in_time(self.idle, self.to.shutdown()).await?;
             self.shut = true;
         }
         Ok(())
@@ -203,14 +205,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
         let bytes = self.pending.bytes();
         if bytes.is_empty() {
             // What is written may be held back further on until it is told to go.
-            self.to.flush().await?;
+            in_time(self.idle, self.to.flush()).await?;
             let count = self.from.read(&mut self.pending.buffer).await?;
             (self.pending.start, self.pending.end) = (0, count);
             self.ended = count == 0;
             self.note(count);
             return Ok(());
         }
-        let count = self.to.write(bytes.get(..most).unwrap_or(bytes)).await?;
+        let count = in_time(self.idle, self.to.write(bytes.get(..most).unwrap_or(bytes))).await?;
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -239,9 +241,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
     }
 }
 
+/// What is there for an end has to be taken, whatever moves the other way: an end that sends a byte now and then and takes none
+/// would hold the other one for ever.
+async fn in_time<T>(idle: Duration, writing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(idle, writing).await?
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::io::{duplex, split};
 
     use super::*;
 
@@ -249,7 +257,7 @@ mod tests {
     async fn closed_after(app_says: &[u8], holds: usize) -> (Option<Said>, Vec<u8>) {
         let (mut app, from) = duplex(1 << 20);
         let (to, mut client) = duplex(holds);
-        let mut way = Way::new(from, to, &Arc::default());
+        let mut way = Way::new(from, to, &Arc::default(), Duration::from_secs(60));
         app.write_all(app_says).await.expect("written");
         // Some of it passes first, in the middle of a frame or not.
         drop(tokio::time::timeout(Duration::from_millis(20), way.run()).await);
@@ -287,6 +295,32 @@ mod tests {
         assert_eq!(closed_after(&part, 1 << 20).await, (None, part));
         let close = b"\x88\x02\x03\xe8".to_vec();
         assert_eq!(closed_after(&close, 1 << 20).await, (Some(Said::No), close));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_takes_nothing_ends_the_tunnel_whatever_it_sends_and_a_slow_one_does_not() {
+        const IDLE: Duration = Duration::from_secs(60);
+        for (takes, kind) in [(0, Some(io::ErrorKind::TimedOut)), (1, None)] {
+            let (mut app, app_end) = duplex(1 << 20);
+            let (client_end, mut client) = duplex(64);
+            let ((from_app, to_app), (from_client, to_client)) = (split(app_end), split(client_end));
+            let moved = Arc::default();
+            let mut down = Way::new(from_app, to_client, &moved, IDLE);
+            let mut up = Way::new(from_client, to_app, &moved, IDLE);
+            app.write_all(&[7; 1000]).await.expect("written");
+            let talking = async {
+                for _ in 0..20 {
+                    client.write_all(b"x").await.expect("written");
+                    client.read_exact(&mut [0; 1][..takes]).await.expect("read");
+                    tokio::time::sleep(IDLE / 4).await;
+                }
+            };
+            let ended = tokio::select! {
+                ended = async { tokio::try_join!(down.run(), up.run()) } => ended.err().map(|error| error.kind()),
+                () = talking => None,
+            };
+            assert_eq!(ended, kind);
+        }
     }
 
     #[test]
