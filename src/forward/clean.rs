@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -22,6 +22,9 @@ pub struct Cleaned {
     pub(super) trace: Option<Incoming>,
     pub(super) trailers: Trailers,
 }
+
+/// What `Connection` cannot name: the app has to read the request as it was judged.
+const STAYS: [HeaderName; 5] = [HOST, COOKIE, CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING];
 
 /// Whether the client reads trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,8 @@ impl fmt::Debug for Cleaned {
 
 /// Removes connection-specific fields and those that `Connection` names, every header and query parameter of ours however it
 /// is spelled, and what only routing reads (`Host`, `Expect`). `Connection` can name neither `Host`, `Cookie` nor
-/// `Content-Length`. Session cookies are removed before; extensions are dropped, so an upgrade is taken from them before too.
+/// what says how a body is read (`Content-Length`, `Content-Type`, `Content-Encoding`), by which it was judged. Session cookies are
+/// removed before; extensions are dropped, so an upgrade is taken from them before too.
 ///
 /// # Errors
 /// [`CleanFault`]: only for a head that is no [request for a path](CleanFault::NoPath).
@@ -114,7 +118,7 @@ fn doomed(headers: &HeaderMap, owned: &OwnedNames) -> Vec<HeaderName> {
             continue;
         }
         if let Ok(name) = HeaderName::from_bytes(item)
-            && ![HOST, COOKIE, CONTENT_LENGTH].contains(&name)
+            && !STAYS.contains(&name)
         {
             doomed.push(name);
         }
@@ -208,13 +212,17 @@ mod tests {
         let left = left(&[
             ("Connection", "close, X-One"),
             ("Connection", " x-two ,,Cookie,Content-Length, host, \"x"),
+            ("Connection", "content-type, Content-Encoding"),
             ("X-One", "1"),
             ("X-Two", "2"),
             ("X-Three", "3"),
             ("Cookie", "a=b"),
             ("Content-Length", "0"),
+            ("Content-Type", "application/json"),
+            ("Content-Encoding", "gzip"),
         ]);
-        assert_eq!(left, ["content-length: 0", "cookie: a=b", "x-three: 3"]);
+        let body = ["content-encoding: gzip", "content-length: 0", "content-type: application/json"];
+        assert_eq!(left, [&body[..], &["cookie: a=b", "x-three: 3"]].concat());
     }
 
     #[test]
