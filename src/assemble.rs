@@ -20,6 +20,7 @@ use tokio_util::sync::DropGuard;
 use crate::admin::{Admin, Readiness, Ready};
 use crate::assemble::build::{Generation, Keeping, build};
 pub use crate::assemble::reload::{ReloadError, Reloaded};
+use crate::assemble::sockets::Doors;
 pub use crate::assemble::sockets::{Passed, PassedError, Sockets};
 use crate::assemble::watch::Watched;
 use crate::clock::Clock;
@@ -132,6 +133,14 @@ impl Doorkeep {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let doors = sockets.fill(&settings.listen).await?;
+        let doorkeep = Box::new(Self::behind(&doors, settings, clock)?);
+        doorkeep.current.now().renewer().caught_up(CATCH_UP).await;
+        doorkeep.open(doors);
+        Ok(*doorkeep)
+    }
+
+    /// A gateway behind doors that nobody is let in by yet.
+    fn behind(doors: &Doors, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let http = doors.http.local_addr().map_err(StartError::Address)?;
         let place = |door: &Option<TcpListener>| door.as_ref().and_then(|door| door.local_addr().ok());
         let (https, admin) = (place(&doors.https), place(&doors.admin));
@@ -142,8 +151,7 @@ impl Doorkeep {
         let (generation, keeping) = build(settings, &common, None)?;
         let renewer = generation.gateway.renewer().clone();
         renewer.restore()?;
-        common.life.tasks.spawn(renewer.clone().follow(common.life.finish.clone()));
-        renewer.caught_up(CATCH_UP).await;
+        common.life.tasks.spawn(renewer.follow(common.life.finish.clone()));
         let (readiness, current) = (Arc::new(Readiness::default()), Current::new(generation.gateway.clone()));
         let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness), Arc::new(current.clone()));
         let listen = &surroundings.listen;
@@ -153,20 +161,7 @@ impl Doorkeep {
         let admin_entrance = Entrance::new(Welcome { hall, tls: None });
         let seats = Seats::new(listen.seats.clone(), Arc::clone(&meters));
         let entrance = Entrance::new(surroundings.welcome(current.clone(), seats, &common));
-        let in_force = InForce::begin(generation, keeping, surroundings, &common);
-        common
-            .life
-            .tasks
-            .spawn(server::accept(Door { listener: doors.http, by: By::Plain }, entrance.clone()));
-        if let Some(listener) = doors.https {
-            common.life.tasks.spawn(server::accept(Door { listener, by: By::Tls }, entrance.clone()));
-        }
-        if let Some(listener) = doors.admin {
-            let door = Door { listener, by: By::Plain };
-            common.admin_life.tasks.spawn(server::accept(door, admin_entrance.clone()));
-        }
-        readiness.set(Ready::Yes);
-        let in_force = Mutex::new(in_force);
+        let in_force = Mutex::new(InForce::begin(generation, keeping, surroundings, &common));
         Ok(Self {
             http,
             https,
@@ -180,6 +175,21 @@ impl Doorkeep {
             admin_entrance,
             in_force,
         })
+    }
+
+    /// Lets everybody in.
+    fn open(&self, doors: Doors) {
+        let (life, admin_life) = (&self.common.life, &self.common.admin_life);
+        let plain = Door { listener: doors.http, by: By::Plain };
+        life.tasks.spawn(server::accept(plain, self.entrance.clone()));
+        if let Some(listener) = doors.https {
+            life.tasks.spawn(server::accept(Door { listener, by: By::Tls }, self.entrance.clone()));
+        }
+        if let Some(listener) = doors.admin {
+            let door = Door { listener, by: By::Plain };
+            admin_life.tasks.spawn(server::accept(door, self.admin_entrance.clone()));
+        }
+        self.readiness.set(Ready::Yes);
     }
 
     /// Stops: not ready, then not accepting, then requests and renewals are finished, and what no browser has is kept.

@@ -117,8 +117,7 @@ impl Gateway {
     /// For a client that presents two sessions at once: to say that one has ended would be a guess, and the other would go on.
     fn still_signed_in(&self, asked: &Asked<'_>) -> Response<ReplyBody> {
         let detail = "This browser sent two different session cookies of one name, so nobody can tell which session to end. \
-                      The copies that belong to this host alone have been deleted just now: try again. \
-                      If that does not help, delete this site's cookies.";
+                      Try again; if it comes back, delete this browser's cookies for this site and for its parent domain.";
         let mut response = reply::plain(StatusCode::CONFLICT, "Still signed in", detail, asked.reader());
         for line in self.0.sessions.carrier.clear_host_only() {
             response.headers_mut().append(SET_COOKIE, line);

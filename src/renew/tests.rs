@@ -906,11 +906,10 @@ async fn kept_marks_say_at_every_moment_what_the_ledger_says() {
         match dice.u8(..12) {
             0 => renewer.0.bury([named(one)], (soon, Lane::Known)),
             1 => renewer.0.lift(&[named(one), named(other)]),
-            2 | 3 => drop(renewer.0.ledger().memory.issued(
-                renewed_from(one, dice.u64(..15), now),
-                named(other),
-                now,
-            )),
+            2 | 3 => {
+                let issued = renewed_from(one, dice.u64(..15), now);
+                renewer.0.ledger().memory.issued(issued, named(other), now);
+            }
             4 => renewer.0.ledger().memory.forget(named(one)),
             5 => renewer.0.ledger().memory.expire(now),
             6 => renewer.0.ledger().memory.confirm(named(one), now),

@@ -69,7 +69,7 @@ impl TokenEndpoint {
     }
 
     /// Another way from now on.
-    pub fn from_now_on(&self, rotates: Rotates) {
+    pub fn changes_to(&self, rotates: Rotates) {
         *self.rotates.lock().unwrap() = rotates;
     }
 
