@@ -28,11 +28,13 @@ pub fn trace_ids() -> (u128, u64) {
 #[must_use]
 pub fn hex<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
     let mut text = [b'0'; DIGITS];
-    let mut rest = id;
-    for slot in text.iter_mut().rev() {
-        let digit = (rest & 0xf) as u8;
-        *slot = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
-        rest >>= 4;
+    // Each byte as two digits, the last ones first.
+    for (slots, byte) in text.rchunks_mut(2).zip(id.to_le_bytes()) {
+        let digits =
+            [byte >> 4, byte & 0xf].map(|digit| b'0' + digit + if digit < 10 { 0 } else { b'a' - b'0' - 10 });
+        for (slot, digit) in slots.iter_mut().rev().zip(digits.into_iter().rev()) {
+            *slot = digit;
+        }
     }
     text
 }

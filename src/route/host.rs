@@ -50,12 +50,17 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn is_name(name: &str) -> bool {
-    let label = |label: &[u8]| {
-        (1..=MAX_LABEL).contains(&label.len())
-            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
-    };
-    name.len() <= MAX_NAME
-        && name.as_bytes().split(|b| *b == b'.').all(label)
+    // Every request names a host: its labels are looked at in one go.
+    let mut label = 0;
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'.' if (1..=MAX_LABEL).contains(&label) => label = 0,
+            _ => return false,
+        }
+    }
+    (1..=MAX_LABEL).contains(&label)
+        && name.len() <= MAX_NAME
         && (!ends_in_number(name) || name.parse::<Ipv4Addr>().is_ok())
 }
 

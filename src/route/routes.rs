@@ -1,7 +1,7 @@
 //! Finds the site and the rule of a request, so that no reading of its path gets past a rule.
 //! In: [`Target`]. Out: [`Route`]. Errors: [`NoRoute`]. I/O: none.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::route::pattern::{Fit, Pattern};
 use crate::route::reading::Ambiguity;
@@ -17,7 +17,7 @@ const STRICTEST: &str = "strictest";
 #[derive(Clone, Debug)]
 pub struct Routes {
     sites: Vec<Entry>,
-    by_host: HashMap<String, usize>,
+    by_host: BTreeMap<String, usize>,
 }
 
 /// Where a request belongs.
@@ -47,7 +47,7 @@ impl Routes {
     /// the settings are to refuse both.
     #[must_use]
     pub fn new(sites: Vec<Site>) -> Self {
-        let mut by_host = HashMap::with_capacity(sites.len());
+        let mut by_host = BTreeMap::new();
         for (index, site) in sites.iter().enumerate() {
             by_host.entry(site.host.to_ascii_lowercase()).or_insert(index);
         }
@@ -116,17 +116,25 @@ impl Entry {
         if let Some(ambiguity) = target.ambiguity() {
             return self.rule_for_ambiguous(ambiguity);
         }
-        let (_, rule) = self.literal(target.reading());
+        let path = target.reading();
+        let (fit, rule) = self.literal(path);
         let safe = self.spread == Spread::Nothing
-            || self.holds_for_lenient_readers(rule, target.reading())
-                && target.undecoded().is_none_or(|path| self.holds_for_lenient_readers(rule, path));
+            || self.holds_for_lenient_readers(rule, (fit, rule), path)
+                && target
+                    .undecoded()
+                    .is_none_or(|path| self.holds_for_lenient_readers(rule, self.literal(path), path));
         if safe { Ok(rule) } else { self.rule_for_ambiguous(Ambiguity::Spelling) }
     }
 
     /// Whether nobody who reads these bytes, strictly or leniently in any way, comes to a rule that asks for more.
     /// Where rules are spelled so that lenient readers take them for one, the literal one is what the operator meant.
-    fn holds_for_lenient_readers(&self, rule: &Rule, path: &[u8]) -> bool {
-        let (fit, literal) = self.literal(path);
+    /// The other one: the rule that these bytes come to when they are read strictly, and how closely it fits.
+    fn holds_for_lenient_readers(
+        &self,
+        rule: &Rule,
+        (fit, literal): (Option<Fit>, &Rule),
+        path: &[u8],
+    ) -> bool {
         rule.is_at_least(literal)
             && self
                 .site
