@@ -60,11 +60,12 @@
 //!
 //! 1. *One flight per presented refresh token.* A backend that rotates ends the session when a token comes twice, so of a
 //!    hundred parallel requests one presents it and ninety-nine wait. A flight is named by an HMAC over everything that its
-//!    wire presents, so no table holds a token as a key.
+//!    wire presents, and nothing else, so no table holds a token as a key, and what else a browser brings makes no second name.
 //! 2. *A flight belongs to the gateway, not to its client.* A closed tab ends nothing; the drain waits for it.
 //! 3. *What was issued is kept until the browser has it.* A delivered answer can still be lost, so an entry stays until its
 //!    new token is presented (then [`replay`](renew::RenewSettings::replay) longer), else until the refresh token ends.
-//!    Entries chain, old to new to newest, at most eight links; a replay is judged as if its tokens had been presented.
+//!    Entries chain, old to new to newest, at most eight links; a replay is judged as if its tokens had been presented. Where
+//!    there is no room for all, those go first that a browser most likely has.
 //! 4. *A refusal is remembered, a fault never.* Nothing that was refused is presented again.
 //! 5. *Early.* A live token is due once less than [`ahead`](outcome::Ahead) is left. It is served at once, the flight runs
 //!    beside the upstream's answer, and only the request that started it holds its head for it, at most `attach`.
@@ -76,7 +77,9 @@
 //!    view renews.
 //! 8. *Families.* All tokens that descend from one sign-in are a family. Signing out remembers the family until its last
 //!    token would have ended, once the backend has ended it: while that is spared, a sign-out is answered with 503 at once and
-//!    changes nothing. Whether an answer stores or clears cookies is decided when its head is written.
+//!    changes nothing; what a renewal brought meanwhile is ended too. Whether an answer stores or clears cookies is decided
+//!    when its head is written; one that took seconds clears none, for somebody may have signed in since. What strangers sign
+//!    out takes no place from what users do.
 //! 9. *Strangers.* A pair of which nothing tells that it is anybody's (no verified token, no notes, no earlier renewal) can
 //!    be sent by anybody: a tenth of the places is for such, each client network may bring few of them, they wait behind
 //!    everybody else, and what is remembered of them goes first.
@@ -90,7 +93,8 @@
 //!     only, and ends by itself when its owner dies: before `sent` nothing was presented, after it rule 6 applies. While the
 //!     store is away, live tokens are served, and nothing is presented to a backend that rotates. Each claim sees in the same
 //!     step whether the store came back empty, was restarted or failed over: then it is told again what each replica
-//!     remembers, and claims are taken back, before anything new is presented. An answer sets no tokens that another replica
+//!     remembers, and claims are taken back, before anything new is presented; so it is after each connection that was lost. A
+//!     replica that starts lets nobody in before it knows who was signed out, for a few seconds at most. An answer sets no tokens that another replica
 //!     has renewed meanwhile, as far as anybody still knows of it: it sets the newest ones, or none.
 //! 13. *Turns.* The backend gets a limited number of exchanges at a time ([`admit`]); all others wait, in the client's
 //!     `timeout`, and a claim among replicas is sought only with a place in hand, which is given up while another replica holds
@@ -150,7 +154,7 @@
 //!
 //! Questions have turns as renewals have (rules 9, 13 and 14), in places of their own. A token that was active before, or that
 //! comes with our notes, is somebody's; any other could be made up, and waits behind those, few at a time and few from each
-//! client network.
+//! client network. Notes vouch for one token at a time.
 //!
 //! # Keys
 //!

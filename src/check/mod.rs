@@ -169,3 +169,51 @@ impl Checker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::keys::VerificationKey;
+    use crate::session::verifier::{Supply, TokenRules};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_of_another_replica_has_its_key_fetched_at_once() {
+        let (secret, now) = (b"a secret of these tests, long enough", UnixTime::from_secs(1_800_000_000));
+        let rules = TokenRules {
+            keys: Vec::new(),
+            algorithms: vec![Algorithm::HS256],
+            supply: Supply::Fetched,
+            issuer: None,
+            audience: Vec::new(),
+            leeway: std::time::Duration::ZERO,
+            subject: "sub".into(),
+            session: None,
+            expiry: None,
+            max_size: 4096,
+            cache: 1 << 20,
+        };
+        let verifier = Arc::new(Verifier::new(rules));
+        let desk = verifier.desk().expect("keys are fetched");
+        // A round that has just ended: tokens that clients bring would start none for a while.
+        desk.begin(now);
+        desk.end(Ok(()));
+        let fetching = async {
+            desk.wanted().await;
+            desk.begin(now);
+            verifier.replace(VerificationKey::secret(Algorithm::HS256, secret).into_iter().collect());
+            desk.end(Ok(()));
+        };
+        let claims = json!({"sub": "ana", "exp": now.as_secs() + 60});
+        let text = encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret));
+        let token = AccessToken::parse(&text.expect("signed")).expect("a token");
+        let checker = Checker::Signed(Arc::clone(&verifier));
+        let looking = checker.remembered(&token, Network::None, now);
+        let both = async { tokio::join!(looking, fetching) };
+        let (found, ()) =
+            tokio::time::timeout(std::time::Duration::from_secs(1), both).await.expect("a round is wanted");
+        assert!(matches!(found, Ok(Verified::Live(_))), "{found:?}");
+    }
+}

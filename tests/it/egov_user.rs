@@ -618,7 +618,7 @@ async fn tokens_of_somebody_else_are_refused_and_ended() {
     house.egov.fails("/token", Fault::Answers(answer));
     let told = house.ask(&Ask::page("/page").jar(&jar)).await.expect(302);
     assert!(told.deleted().contains(&"access_token"));
-    assert!(!house.egov.is_live(other.get("access_token").unwrap()));
+    until("they are ended", || !house.egov.is_live(other.get("access_token").unwrap())).await;
 }
 
 /// Sends bytes of a type to a path, as somebody or nobody.

@@ -277,6 +277,19 @@ async fn a_result_outlives_the_replica_that_brought_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_has_no_room_for_the_others_have_all_the_same() {
+    let fleet = Fleet::with("memory = \"1B\"", "").await;
+    let rules = fleet.redis.table();
+    let roomy = fleet.house.another(Plan { rules: &rules, ..Plan::default() }).await;
+    let old = fleet.house.expired().await;
+    let answer = fleet.ask(0, &Ask::page("/page").jar(&old)).await.expect(200);
+    // The answer was cut on its way.
+    let again = Conn::open(roomy.http).await.ask(&Ask::page("/page").jar(&old)).await.expect(200);
+    assert_eq!((fleet.house.backend.renewals().len(), fleet.house.backend.reuses()), (1, 0));
+    newest(&old, &[answer, again]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signing_out_at_one_replica_counts_at_all() {
     let fleet = Fleet::start().await;
     let jar = fleet.house.signed_in().await;
