@@ -9,13 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use crate::body::ReplyBody;
 use crate::meter::Meters;
-use crate::server::{Came, Handler};
+use crate::server::{Asking, Came, Handler};
 
 /// Whether new requests are welcome.
 #[derive(Debug, Default)]
@@ -80,7 +79,7 @@ impl Admin {
     }
 
     /// `POST /sessions/expire`: the access token in the body is over from now on, its refresh token stays.
-    async fn expire(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn expire(&self, request: Asking) -> Response<ReplyBody> {
         // A browser names where a page's request comes from: no page has any business here.
         if request.headers().contains_key(ORIGIN) || request.headers().contains_key("sec-fetch-site") {
             return text(StatusCode::FORBIDDEN, "not for web pages\n".into());
@@ -130,7 +129,7 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(&self, request: Request<Incoming>, _came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
         if request.method() == Method::POST && request.uri().path() == "/sessions/expire" {
             return self.expire(request).await;
         }

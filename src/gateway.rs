@@ -44,7 +44,7 @@ use crate::route::{
     CacheRule, Cors, CrossSite, NoRoute, Preflight, Redirect, Route, Routes, RuleAccess, Target, cors,
     cross_site, listed_origin, referer_page,
 };
-use crate::server::{Came, Handler, Life};
+use crate::server::{Asking, Came, Handler, Life};
 use crate::session::Sessions;
 use crate::session::cookies::{Copies, Presented};
 use crate::session::judge::{Judgement, RenewRequest, judge, settle, stale};
@@ -255,7 +255,7 @@ impl Gateway {
     /// Answers a request: the steps of the picture in the crate's documentation.
     async fn answer<'a>(
         &'a self,
-        request: Request<Incoming>,
+        request: Asking,
         came: &Came,
         visit: &mut Visit<'a>,
     ) -> Response<ReplyBody> {
@@ -546,7 +546,7 @@ fn finish(asked: &Asked<'_>, response: &mut Response<ReplyBody>, lines: Vec<Head
 }
 
 impl Handler for Gateway {
-    async fn handle(&self, request: Request<Incoming>, came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, came: &Came) -> Response<ReplyBody> {
         let stopwatch = Stopwatch::start();
         let mut visit = Visit::begin(&request, came.peer);
         let mut response = self.answer(request, came, &mut visit).await;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::body::ReplyBody;
 use crate::demo::exchange::Answer;
 use crate::meter::Meters;
-use crate::server::{self, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
+use crate::server::{self, Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
 
 /// Starts to answer every request on `listener` with `answer`, until `life` says to finish.
 pub(super) fn serve<A, F>(listener: TcpListener, answer: A, life: &Life)
@@ -33,7 +33,7 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
-    async fn handle(&self, request: Request<Incoming>, _came: &Came) -> Response<ReplyBody> {
-        (self.0)(request).await.map(ReplyBody::Own)
+    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
+        (self.0)(*request).await.map(ReplyBody::Own)
     }
 }

@@ -100,23 +100,32 @@ impl Http1Client {
     pub(super) async fn request(
         &self,
         server: usize,
-        mut request: Request<Limited>,
+        mut request: Box<Request<Limited>>,
     ) -> Result<Answered, Http1Fault> {
         let Some(pool) = self.pools.get(server) else {
             return Err(Http1Fault::Connect("there is no such server".into()));
         };
         while let Some(mut connection) = pool.take() {
-            match connection.sender.try_send_request(request).await {
+            match connection.sender.try_send_request(*request).await {
                 Ok(response) => return Ok((response, connection)),
                 // The connection had ended before anything of the request was written.
                 Err(mut failed) => match failed.take_message() {
-                    Some(unsent) => request = unsent,
+                    Some(unsent) => request = Box::new(unsent),
                     None => return Err(Http1Fault::Broken(failed.into_error())),
                 },
             }
         }
-        let mut connection = Box::pin(self.connect(pool)).await?;
-        let response = connection.sender.send_request(request).await.map_err(Http1Fault::Broken)?;
+        Box::pin(self.request_anew(pool, request)).await
+    }
+
+    /// The same on a connection of its own.
+    async fn request_anew(
+        &self,
+        pool: &Pool,
+        request: Box<Request<Limited>>,
+    ) -> Result<Answered, Http1Fault> {
+        let mut connection = self.connect(pool).await?;
+        let response = connection.sender.send_request(*request).await.map_err(Http1Fault::Broken)?;
         Ok((response, connection))
     }
 

@@ -113,7 +113,7 @@ impl Http2Client {
     /// Sends a request whose URI names the server; its `Host` becomes the authority.
     pub(super) async fn request(
         &self,
-        mut request: Request<Limited>,
+        mut request: Box<Request<Limited>>,
     ) -> Result<Response<Incoming>, Http2Fault> {
         let server = request.uri().clone();
         *request.version_mut() = Version::HTTP_2;
@@ -127,7 +127,7 @@ impl Http2Client {
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         }
         let mut sender = self.connection(&server).await?;
-        match sender.try_send_request(request).await {
+        match sender.try_send_request(*request).await {
             Ok(response) => Ok(response),
             // The connection had ended before anything of the request was written.
             Err(mut failed) => match failed.take_message() {

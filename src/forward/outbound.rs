@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, FORWARDED, HOST, TE, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderName, HeaderValue, Request, Uri};
 use quick_cache::unsync::Cache;
 
 use crate::forward::clean::{Cleaned, Trailers};
@@ -89,12 +89,7 @@ impl ForwardedChain {
 }
 
 /// A request that may be sent upstream. [`Cleaned::for_caller`] is the only way to one.
-pub struct Outbound<B> {
-    method: Method,
-    target: PathAndQuery,
-    headers: HeaderMap,
-    body: B,
-}
+pub struct Outbound<B>(Box<Request<B>>);
 
 impl Cleaned {
     /// Adds what the upstream is told: the headers about the caller (none for nobody), and how the request came.
@@ -130,7 +125,10 @@ impl Cleaned {
         for (name, value) in caller {
             headers.insert(name, value);
         }
-        Outbound { method, target, headers, body }
+        let mut request = Box::new(Request::new(body));
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (method, Uri::from(target), headers);
+        Outbound(request)
     }
 }
 
@@ -138,38 +136,17 @@ impl<B> Outbound<B> {
     /// The same request as a WebSocket handshake. The caller has seen that the client asks for one and may.
     #[must_use]
     pub fn as_websocket(mut self) -> Self {
-        self.headers.remove(TE);
-        self.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        self.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let headers = self.0.headers_mut();
+        headers.remove(TE);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         self
-    }
-
-    /// The method.
-    #[must_use]
-    pub const fn method(&self) -> &Method {
-        &self.method
-    }
-
-    /// Path and query.
-    #[must_use]
-    pub const fn path_and_query(&self) -> &PathAndQuery {
-        &self.target
-    }
-
-    /// Everything that will be sent as header.
-    #[must_use]
-    pub const fn headers(&self) -> &HeaderMap {
-        &self.headers
     }
 
     /// The request as a client library takes it, its target in origin form (RFC 9112 §3.2.1).
     #[must_use]
-    pub fn into_request(self) -> Request<B> {
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = Uri::from(self.target);
-        *request.headers_mut() = self.headers;
-        request
+    pub fn into_request(self) -> Box<Request<B>> {
+        self.0
     }
 }
 
@@ -177,9 +154,9 @@ impl<B> fmt::Debug for Outbound<B> {
     /// Header values, queries and bodies hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbound")
-            .field("method", &self.method)
-            .field("path", &self.target.path())
-            .field("headers", &self.headers.len())
+            .field("method", self.0.method())
+            .field("path", &self.0.uri().path())
+            .field("headers", &self.0.headers().len())
             .finish_non_exhaustive()
     }
 }
@@ -292,7 +269,7 @@ mod tests {
     }
 
     fn lines(outbound: &Outbound<&str>, name: &str) -> Vec<String> {
-        outbound.headers.get_all(name).iter().map(|v| v.to_str().expect("text").to_owned()).collect()
+        outbound.0.headers().get_all(name).iter().map(|v| v.to_str().expect("text").to_owned()).collect()
     }
 
     #[test]
@@ -324,7 +301,7 @@ mod tests {
         ] {
             assert_eq!(lines(&sent, name), [value], "{name}");
         }
-        assert_eq!(sent.headers.len(), 10);
+        assert_eq!(sent.0.headers().len(), 10);
     }
 
     #[test]

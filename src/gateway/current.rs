@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 
 use crate::admin::{Drill, Expired};
 use crate::body::ReplyBody;
 use crate::gateway::{Gateway, Parts};
-use crate::server::{Came, Handler};
+use crate::server::{Asking, Came, Handler};
 
 /// Whichever gateway is in force. Cheap to clone; clones are the same.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ impl Current {
 }
 
 impl Handler for Current {
-    async fn handle(&self, request: Request<Incoming>, came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, came: &Came) -> Response<ReplyBody> {
         let gateway = self.now();
         gateway.handle(request, came).await
     }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use crate::asker::Asker;
 use crate::body::{BodyLimits, Early, Limited, ReplyBody};
 use crate::forward::{
-    Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Sampled, TokenHeader, Tunnels, Via, clean,
-    tunnel,
+    Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Outbound, Sampled, TokenHeader, Tunnels,
+    Via, clean, tunnel,
 };
 use crate::gateway::bound::{Admitted, parting};
 use crate::gateway::{App, Asked, Gateway, malformed};
@@ -22,6 +22,7 @@ use crate::identity::Told;
 use crate::renew::Bond;
 use crate::reply;
 use crate::route::{CookieRule, RuleAccess};
+use crate::server::Asking;
 use crate::session::cookies;
 use crate::text::with_causes;
 use crate::verdict::Caller;
@@ -37,7 +38,7 @@ impl Gateway {
     pub(super) async fn forward(
         &self,
         asked: &Asked<'_>,
-        mut request: Request<Incoming>,
+        mut request: Asking,
         admitted: Admitted<'_>,
     ) -> Response<ReplyBody> {
         let Some(app) = self.0.apps.get(asked.route.index) else {
@@ -49,14 +50,22 @@ impl Gateway {
             && request.method() == Method::GET
             && request.body().is_end_stream();
         let client = (handshake && app.websocket == Tunnels::Open)
-            .then(|| (hyper::upgrade::on(&mut request), self.bond(asked, admitted)));
-        let (head, body) = request.into_parts();
+            .then(|| (hyper::upgrade::on(&mut *request), self.bond(asked, admitted)));
         let size = asked.route.rule.body.unwrap_or(app.body.size);
-        if declared_length(&head).is_some_and(|length| length > size) {
+        if declared_length(request.headers()).is_some_and(|length| length > size) {
             return too_large(asked);
         }
+        let (head, body) = request.into_parts();
         let body = Limited::new(body, BodyLimits { size, ..app.body.clone() });
-        self.send(asked, app, (head, body, client), admitted.caller).await
+        let outbound = if self.is_screened(asked, &head) {
+            Box::pin(self.screened_outbound(asked, app, (head, body), admitted.caller)).await
+        } else {
+            self.outbound(asked, app, (head, body), admitted.caller)
+        };
+        match outbound {
+            Ok(outbound) => self.send(asked, app, (outbound, client)).await,
+            Err(answer) => *answer,
+        }
     }
 
     /// The same for a head alone, whose body has gone before or never was.
@@ -69,17 +78,38 @@ impl Gateway {
         let Some(app) = self.0.apps.get(asked.route.index) else {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
         };
-        let body = Limited::whole(Bytes::new(), app.body.clone());
-        self.send(asked, app, (head, body, None), caller).await
+        let message = (head, Limited::whole(Bytes::new(), app.body.clone()));
+        let outbound = if self.is_screened(asked, &message.0) {
+            self.screened_outbound(asked, app, message, caller).await
+        } else {
+            self.outbound(asked, app, message, caller)
+        };
+        match outbound {
+            Ok(outbound) => self.send(asked, app, (outbound, None)).await,
+            Err(answer) => *answer,
+        }
     }
 
-    async fn send(
+    /// What the app is sent once the body was looked into. The head counts as it came: what is judged is what goes on.
+    async fn screened_outbound(
         &self,
         asked: &Asked<'_>,
         app: &App,
-        (mut head, body, client): (Parts, Limited, Option<ClientEnd>),
+        (mut head, body): (Parts, Limited),
         caller: &Caller,
-    ) -> Response<ReplyBody> {
+    ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
+        let body = self.screened(asked, app, (&mut head, body), caller).await?;
+        self.outbound(asked, app, (head, body), caller)
+    }
+
+    /// What the app is sent: the request without what is ours to say, and then what we say.
+    fn outbound(
+        &self,
+        asked: &Asked<'_>,
+        app: &App,
+        (mut head, body): (Parts, Limited),
+        caller: &Caller,
+    ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
         // An app that may see session cookies still sees none of a session that was set aside.
         let set_aside =
             matches!(asked.route.rule.access, RuleAccess::Session(_)) && *caller == Caller::Anonymous;
@@ -88,29 +118,24 @@ impl Gateway {
         } else if let Caller::Known(_, access) = caller {
             cookies::bring_up_to_date(&mut head.headers, self.0.sessions.carrier.names(), access);
         }
-        let (told, lines) = match self.told(asked, app, caller) {
-            Ok(told) => told,
-            Err(fault) => {
-                tracing::warn!(%fault, request_id = &*asked.request_id, "a user cannot be named to the upstream");
-                return reply::forbidden(
-                    "Your account cannot be passed on to this application.",
-                    asked.reader(),
-                );
-            }
-        };
-        let body = match self.is_screened(asked, &head) {
-            false => body,
-            true => match Box::pin(self.screened(asked, app, (&mut head, body), caller)).await {
-                Ok(body) => body,
-                Err(answer) => return *answer,
-            },
-        };
-        let cleaned = match clean(head, &app.owned, &app.parameters) {
-            Ok(cleaned) => cleaned,
-            Err(fault) => return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id),
-        };
+        let (told, lines) = self.told(asked, app, caller).map_err(|fault| {
+            tracing::warn!(%fault, request_id = &*asked.request_id, "a user cannot be named to the upstream");
+            let detail = "Your account cannot be passed on to this application.";
+            Box::new(reply::forbidden(detail, asked.reader()))
+        })?;
+        let cleaned = clean(head, &app.owned, &app.parameters).map_err(|fault| {
+            Box::new(malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id))
+        })?;
         let told = told.iter().flat_map(|told| told.iter().cloned());
-        let outbound = cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app), body);
+        Ok(cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app), body))
+    }
+
+    async fn send(
+        &self,
+        asked: &Asked<'_>,
+        app: &App,
+        (outbound, client): (Outbound<Limited>, Option<ClientEnd>),
+    ) -> Response<ReplyBody> {
         let outbound = if client.is_some() { outbound.as_websocket() } else { outbound };
         match app.upstream.send(outbound, app.host).await {
             Ok(Answer { mut response, switched }) => {
@@ -189,8 +214,8 @@ fn via<'a>(asked: &Asked<'_>, app: &'a App) -> Via<'a> {
     }
 }
 
-fn declared_length(head: &Parts) -> Option<u64> {
-    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 pub(super) fn too_large(asked: &Asked<'_>) -> Response<ReplyBody> {

@@ -15,7 +15,7 @@ use crate::peer::Through;
 use crate::renew::Liveness;
 use crate::reply;
 use crate::route::{CrossSite, Csrf, cross_site, return_target};
-use crate::server::By;
+use crate::server::{Asking, By};
 use crate::session::cookies::{Copies, Presented};
 use crate::token::Ending;
 
@@ -35,7 +35,7 @@ impl Gateway {
     pub(super) async fn answer_own(
         &self,
         asked: &Asked<'_>,
-        request: Request<Incoming>,
+        request: Asking,
         visit: &mut Visit<'_>,
     ) -> Response<ReplyBody> {
         if asked.target.path() == reply::SIGN_IN_PATH

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use url::Url;
@@ -29,6 +29,7 @@ use crate::outcome::{BackendFault, Renewed, TokenFault, TokenState};
 use crate::renew::SignedIn;
 use crate::reply::{self, Returns};
 use crate::route::{CrossSite, own_form, return_target};
+use crate::server::Asking;
 use crate::session::cookies::{self, Copies, Presented};
 use crate::sign_in::{COOKIE_LIFE, Desk, Mark, Outcome, Shown, Submission, Ticket, Turn};
 use crate::token::Credentials;
@@ -58,7 +59,7 @@ impl Gateway {
         &self,
         desk: &Desk,
         asked: &Asked<'_>,
-        request: Request<Incoming>,
+        request: Asking,
         visit: &mut Visit<'_>,
     ) -> Response<ReplyBody> {
         visit.verdict = "sign_in";
@@ -104,7 +105,7 @@ impl Gateway {
     async fn take_form(
         &self,
         view: &View<'_>,
-        request: Request<Incoming>,
+        request: Asking,
         visit: &mut Visit<'_>,
     ) -> Response<ReplyBody> {
         let asked = view.asked;

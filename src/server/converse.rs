@@ -199,15 +199,15 @@ impl<H: Handler> Talk<H> {
         let (stream, left) = Strict::new(stream, pacer.clone(), hall.seats.nap(), wording);
         let service = service_fn(|request: Request<Incoming>| {
             let (handler, came, busy) = (handler.clone(), came.clone(), pacer.request());
-            // A request's memory goes with it: the library keeps the room of what it is given until the connection ends. It is
-            // made where it stays, for most of it is room for what is not there yet.
-            Box::into_pin(Box::write(Box::new_uninit(), async move {
+            let request = Box::new(request);
+            // A request's memory goes with it: the library keeps the room of what it is given until the connection ends.
+            Box::pin(async move {
                 let response = handler.handle(request, &came).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.becomes_tunnel();
                 }
                 Ok::<_, Infallible>(response.map(|body| Held::new(body, busy)))
-            }))
+            })
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.head_bytes);

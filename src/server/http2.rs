@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{BodyFault, ReplyBody};
 use crate::random;
-use crate::server::{Came, ConnectionLimits, Handler, Life};
+use crate::server::{Asking, Came, ConnectionLimits, Handler, Life};
 
 /// For a client to take leave once it was told to, with nothing under way any more.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl<H: Handler> Http2<H> {
         let Self { came, handler, limits, http2, life } = self;
         let streams = Streams::new(&life, limits.write);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (handler, came) = (handler.clone(), came.clone());
+            let (handler, came, request) = (handler.clone(), came.clone(), Box::new(request));
             // A request's memory goes once its answer has begun: a slow client can hold a thousand answers.
             Box::pin(async move {
                 let progress = Progress::of_this_stream();
@@ -156,7 +156,7 @@ fn builder(http2: &Http2Limits, head_bytes: usize, streams: Streams) -> http2::B
 /// Answers a request after giving it the form that it would have had by HTTP/1.1.
 async fn answer<H: Handler>(
     handler: &H,
-    mut request: Request<Incoming>,
+    mut request: Asking,
     came: &Came,
     fields: usize,
 ) -> Response<ReplyBody> {

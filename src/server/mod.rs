@@ -86,14 +86,13 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+/// A request as it came. In a box, for it is handed on through many steps.
+pub type Asking = Box<Request<Incoming>>;
+
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one request that came by this connection.
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        came: &Came,
-    ) -> impl Future<Output = Response<ReplyBody>> + Send;
+    fn handle(&self, request: Asking, came: &Came) -> impl Future<Output = Response<ReplyBody>> + Send;
 
     /// The answer to a head that cannot be read, or is too large.
     fn unread(&self, status: StatusCode, _came: &Came) -> Response<ReplyBody> {

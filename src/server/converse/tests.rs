@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::body::ReplyBody;
-use crate::server::{ConnectionLimits, Life};
+use crate::server::{Asking, ConnectionLimits, Life};
 
 /// Takes requests down.
 #[derive(Clone, Debug, Default)]
 struct Scribe(Arc<Mutex<Vec<(String, usize)>>>);
 
 impl Handler for Scribe {
-    async fn handle(&self, request: Request<Incoming>, _came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
         let path = request.uri().path().to_owned();
         let size = request.into_body().collect().await.map_or(usize::MAX, |body| body.to_bytes().len());
         self.0.lock().expect("no panic").push((path, size));
