@@ -161,7 +161,7 @@ fn what_is_stored_comes_back(got: &Presented, names: &CookieNames) {
     let issued = Issued { tokens, presented: SessionKey([2; 32]), lineage };
     let about = SessionKey([3; 32]);
     let mut kept = Vec::new();
-    for line in carrier.store(&issued, about, "app.example.com", now) {
+    for line in carrier.store((&issued, None), about, "app.example.com", now) {
         let text = line.to_str().expect("ASCII").to_owned();
         let mut parts = text.split(';').map(str::trim);
         kept.push(parts.next().expect("a cookie").to_owned());
