@@ -123,7 +123,7 @@ async fn a_rotated_refresh_token_reaches_its_browser_though_the_last_renewal_rot
     let mut jar = house.expired().await;
     // Nobody gets what this brings.
     house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
-    house.later(ACCESS_LIFE.as_secs() + 1);
+    house.later(ACCESS_LIFE.as_secs() + 10);
     server.changes_to(Rotates::No);
     let before = jar.get("refresh_token").unwrap().to_owned();
     let answer = house.ask(&Ask::page("/page").jar(&jar)).await.expect(200);
