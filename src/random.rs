@@ -29,14 +29,16 @@ pub fn trace_ids() -> (u128, u64) {
 pub fn hex<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
     let mut text = [b'0'; DIGITS];
     // Each byte as two digits, the last ones first.
-    for (slots, byte) in text.rchunks_mut(2).zip(id.to_le_bytes()) {
-        let digits =
-            [byte >> 4, byte & 0xf].map(|digit| b'0' + digit + if digit < 10 { 0 } else { b'a' - b'0' - 10 });
-        for (slot, digit) in slots.iter_mut().rev().zip(digits.into_iter().rev()) {
-            *slot = digit;
+    for (slots, byte) in text.rchunks_exact_mut(2).zip(id.to_le_bytes()) {
+        if let [high, low] = slots {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
         }
     }
     text
+}
+
+const fn digit(half: u8) -> u8 {
+    if half < 10 { b'0' + half } else { b'a' - 10 + half }
 }
 
 /// What a request is called in logs, here and at its app: its trace id.
