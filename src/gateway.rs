@@ -192,7 +192,7 @@ impl Asked<'_> {
 struct Decided {
     verdict: Verdict,
     flight: Option<Flight>,
-    /// Where our cookies differ, the copies of this host alone are deleted.
+    /// Where our cookies differ and a domain is shared, the copies of this host alone are deleted.
     copies: Copies,
     returns: Option<String>,
     /// What was presented, should the app refuse it.

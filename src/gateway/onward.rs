@@ -79,18 +79,13 @@ impl Gateway {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
         };
         let message = (head, Limited::whole(Bytes::new(), app.body.clone()));
-        let outbound = if self.is_screened(asked, &message.0) {
-            self.screened_outbound(asked, app, message, caller).await
-        } else {
-            self.outbound(asked, app, message, caller)
-        };
-        match outbound {
+        match self.screened_outbound(asked, app, message, caller).await {
             Ok(outbound) => self.send(asked, app, (outbound, None)).await,
             Err(answer) => *answer,
         }
     }
 
-    /// What the app is sent once the body was looked into. The head counts as it came: what is judged is what goes on.
+    /// What the app is sent once the body was looked into, where anything wants that. The head counts as it came: what is judged is what goes on.
     async fn screened_outbound(
         &self,
         asked: &Asked<'_>,

@@ -398,13 +398,16 @@ impl Renewer {
     /// known of it is learned first. Once `replay` is over nobody may know any more, so nothing is set, and the next request
     /// gets what it should have.
     pub async fn newest_at_head(&self, change: CookieChange, decided_at: UnixTime) -> CookieChange {
+        let issued = match &change {
+            // Most answers: the time is not asked for them.
+            CookieChange::Keep | CookieChange::Note(_) => return change,
+            CookieChange::Clear(_) => None,
+            CookieChange::Store(issued) => Some(issued),
+        };
         let now = self.0.clock.now();
         let age = now.since(decided_at);
-        let issued = match &change {
-            CookieChange::Keep | CookieChange::Note(_) => return change,
-            CookieChange::Clear(_) if age >= JUST_NOW => return CookieChange::Keep,
-            CookieChange::Clear(_) => return change,
-            CookieChange::Store(issued) => issued,
+        let Some(issued) = issued else {
+            return if age < JUST_NOW { change } else { CookieChange::Keep };
         };
         // What was issued just now is renewed no further.
         if now.since(issued.tokens.received_at) < JUST_NOW {

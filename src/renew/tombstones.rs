@@ -88,10 +88,8 @@ impl Tombstones {
 
     /// Every name, with its end and its lane.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, UnixTime, Lane)> {
-        let of = |(stones, lane): (&'_ Stones, Lane)| {
-            stones.until.iter().map(|(key, until)| (*key, *until, lane)).collect::<Vec<_>>()
-        };
-        [(&self.known, Lane::Known), (&self.strange, Lane::Stranger)].into_iter().flat_map(of)
+        let known = self.known.until.iter().map(|(key, until)| (*key, *until, Lane::Known));
+        known.chain(self.strange.until.iter().map(|(key, until)| (*key, *until, Lane::Stranger)))
     }
 }
 
