@@ -3,7 +3,9 @@
 //! Source: W3C Fetch Metadata (`Sec-Fetch-Mode`); RFC 9110 §12.5.1 (`Accept`); RFC 6455 §4.1 (WebSocket handshake).
 
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::fields::Head;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
@@ -24,17 +26,17 @@ pub enum Asker {
 impl Asker {
     /// Reads the asker from a request head.
     #[must_use]
-    pub fn read(method: &Method, headers: &HeaderMap) -> Self {
-        if is_websocket(headers) {
+    pub fn read(method: &Method, head: Head<'_>) -> Self {
+        if is_websocket(head) {
             return Self::WebSocket;
         }
         let safe = matches!(*method, Method::GET | Method::HEAD);
-        let navigates = match headers.get(SEC_FETCH_MODE) {
+        let navigates = match head.get(&SEC_FETCH_MODE) {
             Some(mode) => mode == "navigate",
             None => {
-                (safe || is_form(method, headers))
-                    && wants_html(headers)
-                    && headers.get(X_REQUESTED_WITH).is_none_or(|v| v != "XMLHttpRequest")
+                (safe || is_form(method, head))
+                    && wants_html(head)
+                    && head.get(&X_REQUESTED_WITH).is_none_or(|v| v != "XMLHttpRequest")
             }
         };
         match (navigates, safe) {
@@ -53,38 +55,41 @@ impl Asker {
 
 /// Whether the head asks to switch to the WebSocket protocol.
 #[must_use]
-pub fn is_websocket(headers: &HeaderMap) -> bool {
-    let lists = |name, word: &str| {
-        headers.get_all(name).iter().any(|line| {
+pub fn is_websocket(head: Head<'_>) -> bool {
+    let lists = |name: &HeaderName, word: &str| {
+        head.get_all(name).any(|line| {
             line.to_str().is_ok_and(|text| text.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))
         })
     };
-    lists(UPGRADE, "websocket") && lists(CONNECTION, "upgrade")
+    lists(&UPGRADE, "websocket") && lists(&CONNECTION, "upgrade")
 }
 
 /// Whether a browser sent a form: the types that forms have (WHATWG HTML, form submission).
-fn is_form(method: &Method, headers: &HeaderMap) -> bool {
+fn is_form(method: &Method, head: Head<'_>) -> bool {
     let types = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
     *method == Method::POST
-        && headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| {
+        && head.get(&CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| {
             text.split(';')
                 .next()
                 .is_some_and(|media| types.iter().any(|t| media.trim().eq_ignore_ascii_case(t)))
         })
 }
 
-fn wants_html(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|line| {
-        line.to_str().is_ok_and(|text| {
-            text.split(',').any(|item| {
-                item.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("text/html"))
-            })
-        })
-    })
+fn wants_html(head: Head<'_>) -> bool {
+    const HTML: &str = "text/html";
+    let lists_it = |text: &str| {
+        text.split(',')
+            .any(|item| item.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(HTML)))
+    };
+    // Scripts mostly take anything, in fewer letters.
+    let lines = head.get_all(&ACCEPT).filter(|line| line.len() >= HTML.len());
+    lines.map(HeaderValue::to_str).any(|line| line.is_ok_and(lists_it))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn asker(method: &Method, lines: &[(&str, &str)]) -> Asker {
@@ -92,10 +97,10 @@ mod tests {
         for (name, value) in lines {
             headers.append(
                 HeaderName::from_bytes(name.as_bytes()).expect("a name"),
-                http::HeaderValue::from_str(value).expect("a value"),
+                HeaderValue::from_str(value).expect("a value"),
             );
         }
-        Asker::read(method, &headers)
+        Asker::read(method, Head::of(&headers))
     }
 
     #[test]

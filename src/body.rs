@@ -145,10 +145,14 @@ pub trait Lease: fmt::Debug + Send {
     fn give_back(self: Box<Self>);
 }
 
-/// A body under limits.
+/// A body under limits. One of which nothing is to come takes no room.
 #[derive(Debug)]
-pub struct Limited {
-    inner: Source,
+pub struct Limited(Option<Box<Flow>>);
+
+/// A body of which something is to come.
+#[derive(Debug)]
+struct Flow {
+    source: Source,
     limits: BodyLimits,
     left: u64,
     /// Where somebody watches it.
@@ -167,47 +171,68 @@ enum Source {
     Whole(Full<Bytes>),
 }
 
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Stream(inner) => inner.is_end_stream(),
+            Self::Whole(inner) => inner.is_end_stream(),
+        }
+    }
+}
+
 impl Limited {
     /// Puts `inner` under limits.
     #[must_use]
-    pub fn new(inner: Incoming, limits: BodyLimits) -> Self {
+    pub fn new(inner: Incoming, limits: &BodyLimits) -> Self {
         Self::of(Source::Stream(inner), limits)
     }
 
     /// A body that is here already.
     #[must_use]
-    pub fn whole(bytes: Bytes, limits: BodyLimits) -> Self {
+    pub fn whole(bytes: Bytes, limits: &BodyLimits) -> Self {
         Self::of(Source::Whole(Full::new(bytes)), limits)
     }
 
-    fn of(inner: Source, limits: BodyLimits) -> Self {
-        let left = limits.size;
-        Self { inner, limits, left, progress: None, lease: None, patience: None }
+    fn of(source: Source, limits: &BodyLimits) -> Self {
+        if source.is_end_stream() {
+            return Self(None);
+        }
+        let (limits, left) = (limits.clone(), limits.size);
+        Self(Some(Box::new(Flow { source, limits, left, progress: None, lease: None, patience: None })))
+    }
+
+    /// The same body, of so many bytes at most.
+    #[must_use]
+    pub fn at_most(mut self, size: u64) -> Self {
+        if let Some(flow) = &mut self.0 {
+            flow.left = size;
+        }
+        self
     }
 
     /// The same body, which gives back the connection that it comes by.
     #[must_use]
     pub fn leased(mut self, lease: Box<dyn Lease>) -> Self {
-        self.lease = Some(lease);
-        self.give_back_at_end();
-        self
-    }
-
-    fn give_back_at_end(&mut self) {
-        if self.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+        match &mut self.0 {
+            Some(flow) => flow.lease = Some(lease),
+            None => lease.give_back(),
         }
+        self
     }
 
     /// The view of its progress from outside; `None`: it has come whole already.
     #[must_use]
     pub fn progress(&mut self) -> Option<Arc<Progress>> {
-        if self.is_end_stream() {
-            return None;
+        let flow = self.0.as_mut().filter(|flow| !flow.source.is_end_stream())?;
+        Some(Arc::clone(flow.progress.get_or_insert_default()))
+    }
+}
+
+impl Flow {
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
         }
-        Some(Arc::clone(self.progress.get_or_insert_default()))
     }
 
     fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -229,17 +254,9 @@ impl Limited {
         let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         patience.as_mut().poll(cx)
     }
-}
 
-impl Body for Limited {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let polled = match &mut self.inner {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let polled = match &mut self.source {
             Source::Stream(inner) => Pin::new(inner).poll_frame(cx),
             Source::Whole(inner) => Pin::new(inner).poll_frame(cx).map_err(|never| match never {}),
         };
@@ -254,12 +271,12 @@ impl Body for Limited {
         if let Some(progress) = &self.progress {
             progress.frames.fetch_add(1, Ordering::AcqRel);
         }
-        self.give_back_at_end();
+        if self.source.is_end_stream() {
+            self.give_back();
+        }
         match frame {
             None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.give_back();
-                }
+                self.give_back();
                 Poll::Ready(None)
             }
             Some(Err(error)) => self.fail(error.into()),
@@ -283,18 +300,31 @@ impl Body for Limited {
             }
         }
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Source::Stream(inner) => inner.is_end_stream(),
-            Source::Whole(inner) => inner.is_end_stream(),
+impl Body for Limited {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match &mut self.0 {
+            Some(flow) => flow.poll_frame(cx),
+            None => Poll::Ready(None),
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|flow| flow.source.is_end_stream())
+    }
+
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Source::Stream(inner) => inner.size_hint(),
-            Source::Whole(inner) => inner.size_hint(),
+        match self.0.as_deref().map(|flow| &flow.source) {
+            Some(Source::Stream(inner)) => inner.size_hint(),
+            Some(Source::Whole(inner)) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
         }
     }
 }

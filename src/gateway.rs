@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, REFERER, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio_util::sync::DropGuard;
 
@@ -26,6 +26,7 @@ use crate::body::{BodyLimits, ReplyBody};
 use crate::certificate::ClientCertificate;
 use crate::check::Checker;
 use crate::clock::{Clock, Stopwatch, UnixTime};
+use crate::fields::{Head, Names};
 use crate::forward::{
     CertificateHeaders, Guard, HostRule, IdentityHeaders, OwnedNames, OwnedParameters, SeenAs, TokenHeader,
     Tunnels, Upstream,
@@ -143,6 +144,8 @@ struct Asked<'a> {
     certificate: Option<Arc<ClientCertificate>>,
     /// Trace id and span id for a trace that begins here.
     trace: (u128, u64),
+    /// The names of the fields that came.
+    names: Names,
 }
 
 /// Whether another page led to this one: only then can it be a return from the login.
@@ -155,8 +158,8 @@ enum Arrival {
 }
 
 impl Arrival {
-    fn read(headers: &HeaderMap) -> Self {
-        if headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "none") { Self::Typed } else { Self::Led }
+    fn read(head: Head<'_>) -> Self {
+        if head.get(&SEC_FETCH_SITE).is_some_and(|site| site == "none") { Self::Typed } else { Self::Led }
     }
 }
 
@@ -259,7 +262,8 @@ impl Gateway {
         came: &Came,
         visit: &mut Visit<'a>,
     ) -> Response<ReplyBody> {
-        if let Some(fault) = head_fault(&request) {
+        let head = Head::of(request.headers());
+        if let Some(fault) = head_fault(request.version(), head) {
             return malformed(StatusCode::BAD_REQUEST, fault, &visit.request_id);
         }
         let target = match Target::parse(request.method(), request.uri(), request.headers()) {
@@ -277,7 +281,7 @@ impl Gateway {
             }
         };
         visit.route(&route.site.host, &route.rule.name);
-        let asked = self.asked(&request, (route, &target), came, visit);
+        let asked = self.asked((request.method(), head), (route, &target), came, visit);
         if let Some(answer) = self.to_tls(&asked, came.by) {
             return answer;
         }
@@ -322,25 +326,25 @@ impl Gateway {
 
     fn asked<'a>(
         &self,
-        request: &Request<Incoming>,
+        (method, head): (&Method, Head<'_>),
         (route, target): (Route<'a>, &'a Target),
         came: &Came,
         visit: &Visit<'_>,
     ) -> Asked<'a> {
-        let headers = request.headers();
-        let asker = Asker::read(request.method(), headers);
+        let asker = Asker::read(method, head);
         Asked {
             route,
             target,
             asker,
-            arrival: Arrival::read(headers),
-            hops: self.0.trusted.hops(came.peer, headers),
-            cors: listed_origin(headers, route.site).and_then(|own| HeaderValue::from_str(own.as_str()).ok()),
-            referer: headers.get(REFERER).cloned(),
+            arrival: Arrival::read(head),
+            hops: self.0.trusted.hops(came.peer, head.headers()),
+            cors: listed_origin(head, route.site).and_then(|own| HeaderValue::from_str(own.as_str()).ok()),
+            referer: head.get(&REFERER).cloned(),
             page: OnceLock::new(),
             request_id: visit.request_id,
             certificate: came.certificate.clone(),
             trace: visit.trace,
+            names: head.names(),
         }
     }
 
@@ -577,21 +581,20 @@ fn with_change(verdict: Verdict, change: CookieChange) -> Verdict {
 }
 
 /// What is wrong with a head that hyper takes.
-fn head_fault<B>(request: &Request<B>) -> Option<&'static str> {
-    let headers = request.headers();
+fn head_fault(version: Version, head: Head<'_>) -> Option<&'static str> {
     // RFC 9112 §3.2: HTTP/1.1 names its host in `Host`, whatever the request target says.
-    if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
+    if version == Version::HTTP_11 && !head.has(&HOST) {
         return Some("the request names no host");
     }
     // Exactly one framing may come (RFC 9112 §6.3, RFC 9113 §8.1.1). HTTP/1.1 heads have been read for this before.
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = head.get_all(&CONTENT_LENGTH);
     match (lengths.next(), lengths.next()) {
         (None, _) => {}
         (Some(one), None) if one.as_bytes().iter().all(u8::is_ascii_digit) && !one.is_empty() => {}
         (Some(_), _) => return Some("the length of the body is not one number"),
     }
     // The body goes on in chunks: a coding beside them would be lost, and the app would read its bytes as something else.
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = head.get_all(&TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
         (None, _) => None,
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => None,

@@ -24,6 +24,7 @@ const WORDS: &[&str] = &[
     "certificate",
     "lines",
     "marks",
+    "fields",
 ];
 
 /// Which rooms each room may see beside the words and itself.

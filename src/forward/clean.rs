@@ -5,20 +5,17 @@
 use std::fmt;
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 
+use crate::fields::Head;
 use crate::forward::names::{OwnedNames, OwnedParameters};
 use crate::forward::query::{CleanQuery, clean_query};
 use crate::forward::trace::Incoming;
 
-/// A request head without anything that is ours to say. [`Cleaned::for_caller`] says it.
-#[derive(Clone)]
-pub struct Cleaned {
-    pub(super) method: Method,
-    pub(super) target: PathAndQuery,
-    pub(super) headers: HeaderMap,
+/// A request whose head holds nothing that is ours to say, its target in origin form. [`Cleaned::for_caller`] says it.
+pub struct Cleaned<B> {
+    pub(super) request: Box<Request<B>>,
     pub(super) trace: Option<Incoming>,
     pub(super) trailers: Trailers,
 }
@@ -41,27 +38,27 @@ pub enum CleanFault {
     NoPath,
 }
 
-impl Cleaned {
-    /// The path and query that will be sent. The path is the one that came, byte for byte.
+impl<B> Cleaned<B> {
+    /// The path and query that will be sent, in origin form. The path is the one that came, byte for byte.
     #[must_use]
-    pub const fn path_and_query(&self) -> &PathAndQuery {
-        &self.target
+    pub fn target(&self) -> &Uri {
+        self.request.uri()
     }
 
     /// The headers that stayed.
     #[must_use]
-    pub const fn headers(&self) -> &HeaderMap {
-        &self.headers
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
     }
 }
 
-impl fmt::Debug for Cleaned {
+impl<B> fmt::Debug for Cleaned<B> {
     /// Header values and queries hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cleaned")
-            .field("method", &self.method)
-            .field("path", &self.target.path())
-            .field("headers", &self.headers.len())
+            .field("method", self.request.method())
+            .field("path", &self.request.uri().path())
+            .field("headers", &self.request.headers().len())
             .finish_non_exhaustive()
     }
 }
@@ -69,50 +66,78 @@ impl fmt::Debug for Cleaned {
 /// Removes connection-specific fields and those that `Connection` names, every header and query parameter of ours however it
 /// is spelled, and what only routing reads (`Host`, `Expect`). `Connection` can name neither `Host`, `Cookie` nor
 /// what says how a body is read (`Content-Length`, `Content-Type`, `Content-Encoding`), by which it was judged. Session cookies are
-/// removed before; extensions are dropped, so an upgrade is taken from them before too.
+/// removed before; extensions are dropped, so an upgrade is taken from them before too. All of it happens where the request is.
 ///
 /// # Errors
 /// [`CleanFault`]: only for a head that is no [request for a path](CleanFault::NoPath).
-pub fn clean(parts: Parts, owned: &OwnedNames, parameters: &OwnedParameters) -> Result<Cleaned, CleanFault> {
-    let Parts { method, uri, mut headers, .. } = parts;
+pub fn clean<B>(
+    mut request: Box<Request<B>>,
+    owned: &OwnedNames,
+    parameters: &OwnedParameters,
+) -> Result<Cleaned<B>, CleanFault> {
+    let uri = request.uri();
     let target = clean_target(uri.path_and_query().ok_or(CleanFault::NoPath)?, parameters)?;
-    let trace = Incoming::read(&headers);
-    let trailers = trailers(&headers);
+    let absolute = uri.authority().is_some() || uri.scheme().is_some();
+    if absolute || matches!(target, CleanTarget::Changed(_)) {
+        let target = match target {
+            CleanTarget::Changed(target) => Some(target),
+            CleanTarget::AsSent => uri.path_and_query().cloned(),
+        };
+        *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
+    }
+    request.extensions_mut().clear();
+    let headers = request.headers_mut();
     // Nearly all requests have it, and nothing else that goes.
     headers.remove(HOST);
-    for name in doomed(&headers, owned) {
+    let head = Head::of(headers);
+    let trace = Incoming::read(head);
+    let trailers = trailers(head);
+    let announced = head.names().may_hold(&TRAILER);
+    for name in doomed(head, owned) {
         headers.remove(name);
     }
-    clean_trailer_names(&mut headers, |name| owned.trailer_is_clean(name));
-    Ok(Cleaned { method, target, headers, trace, trailers })
+    if announced {
+        clean_trailer_names(headers, |name| owned.trailer_is_clean(name));
+    }
+    Ok(Cleaned { request, trace, trailers })
 }
 
-fn clean_target(target: &PathAndQuery, parameters: &OwnedParameters) -> Result<PathAndQuery, CleanFault> {
+/// What is left of a path and its query.
+enum CleanTarget {
+    AsSent,
+    Changed(PathAndQuery),
+}
+
+fn clean_target(target: &PathAndQuery, parameters: &OwnedParameters) -> Result<CleanTarget, CleanFault> {
     if !target.as_str().starts_with('/') {
         return Err(CleanFault::NoPath);
     }
     let Some(query) = target.query() else {
         // A path that nobody wrote is empty to some who read it, and a slash to others.
-        return Ok(if target.as_str() == "/" { PathAndQuery::from_static("/") } else { target.clone() });
+        let slash = target.as_str() == "/";
+        return Ok(if slash {
+            CleanTarget::Changed(PathAndQuery::from_static("/"))
+        } else {
+            CleanTarget::AsSent
+        });
     };
     let changed = match clean_query(query, parameters.names()) {
-        CleanQuery::AsSent => return Ok(target.clone()),
+        CleanQuery::AsSent => return Ok(CleanTarget::AsSent),
         CleanQuery::Changed(rest) if rest.is_empty() => target.path().to_owned(),
         CleanQuery::Changed(rest) => format!("{}?{rest}", target.path()),
     };
-    PathAndQuery::try_from(changed).ok().ok_or(CleanFault::NoPath)
+    PathAndQuery::try_from(changed).map(CleanTarget::Changed).ok().ok_or(CleanFault::NoPath)
 }
 
 /// Whether `TE` lists `trailers`; nothing else in it goes on (RFC 9110 §10.1.4).
-fn trailers(headers: &HeaderMap) -> Trailers {
-    let wanted =
-        headers.get_all(TE).iter().flat_map(items).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+fn trailers(head: Head<'_>) -> Trailers {
+    let wanted = head.get_all(&TE).flat_map(items).any(|item| item.eq_ignore_ascii_case(b"trailers"));
     if wanted { Trailers::Wanted } else { Trailers::NotWanted }
 }
 
-fn doomed(headers: &HeaderMap, owned: &OwnedNames) -> Vec<HeaderName> {
-    let mut doomed: Vec<HeaderName> = headers.keys().filter(|name| owned.owns(name)).cloned().collect();
-    for item in headers.get_all(CONNECTION).iter().flat_map(items) {
+fn doomed(head: Head<'_>, owned: &OwnedNames) -> Vec<HeaderName> {
+    let mut doomed: Vec<HeaderName> = head.keys().filter(|name| owned.owns(name)).cloned().collect();
+    for item in head.get_all(&CONNECTION).flat_map(items) {
         let usual = [&b"close"[..], b"keep-alive", b"upgrade", b"te"];
         if usual.iter().any(|word| item.eq_ignore_ascii_case(word)) {
             continue;
@@ -126,11 +151,8 @@ fn doomed(headers: &HeaderMap, owned: &OwnedNames) -> Vec<HeaderName> {
     doomed
 }
 
-/// Takes names out of `Trailer` that no trailer may have.
+/// Takes names out of `Trailer` that no trailer may have; most heads have no such field, which whoever calls this has seen.
 pub(super) fn clean_trailer_names(headers: &mut HeaderMap, is_clean: impl Fn(&HeaderName) -> bool) {
-    if !headers.contains_key(TRAILER) {
-        return;
-    }
     let clean = |item: &[u8]| HeaderName::from_bytes(item).is_ok_and(|name| is_clean(&name));
     if headers.get_all(TRAILER).iter().flat_map(items).all(clean) {
         return;
@@ -156,13 +178,11 @@ fn items(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
     use crate::backend::directory::Directory;
     use crate::forward::names::{Authorization, NameSet};
 
-    fn cleaned(target: &str, lines: &[(&str, &str)]) -> Cleaned {
+    fn cleaned(target: &str, lines: &[(&str, &str)]) -> Cleaned<()> {
         let mut request = Request::new(());
         *request.uri_mut() = target.parse().expect("a target");
         for (name, value) in lines {
@@ -173,14 +193,14 @@ mod tests {
         let owned =
             OwnedNames::new(&identity, NameSet::headers_of(Directory::BELIEVED), Authorization::Strip);
         let parameters = OwnedParameters::new(NameSet::parameters_of(Directory::BELIEVED));
-        clean(request.into_parts().0, &owned, &parameters).expect("a path")
+        clean(Box::new(request), &owned, &parameters).expect("a path")
     }
 
     /// Sorted: the order of fields with different names has no meaning.
     fn left(lines: &[(&str, &str)]) -> Vec<String> {
         let cleaned = cleaned("/", lines);
         let mut left: Vec<String> =
-            cleaned.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().expect("text"))).collect();
+            cleaned.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().expect("text"))).collect();
         left.sort();
         left
     }
@@ -227,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_path_stays_and_the_query_loses_our_parameters() {
-        let target = |text| cleaned(text, &[]).target.as_str().to_owned();
+        let target = |text| cleaned(text, &[]).target().to_string();
         assert_eq!(target("/%61//..;x?a=1&access_token=t&b"), "/%61//..;x?a=1&b");
         assert_eq!(target("/x?token=t"), "/x");
         assert_eq!(target("/x?"), "/x?");
@@ -238,8 +258,11 @@ mod tests {
     fn a_path_that_nobody_wrote_is_a_slash() {
         for target in ["https://a", "https://a#x/y"] {
             let cleaned = cleaned(target, &[]);
-            let sent = http::Uri::from(cleaned.path_and_query().clone());
-            assert_eq!((sent.path(), cleaned.path_and_query().path()), ("/", "/"), "{target}");
+            assert_eq!(
+                (cleaned.target().path(), cleaned.target().to_string().as_str()),
+                ("/", "/"),
+                "{target}"
+            );
         }
     }
 
@@ -262,7 +285,7 @@ mod tests {
         let mut request = Request::new(());
         *request.uri_mut() = "a.example:443".parse().expect("an authority");
         let owned = OwnedNames::new([], NameSet::default(), Authorization::Strip);
-        let got = clean(request.into_parts().0, &owned, &OwnedParameters::none());
+        let got = clean(Box::new(request), &owned, &OwnedParameters::none());
         assert_eq!(got.map(|_| ()), Err(CleanFault::NoPath));
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http::header::{CONNECTION, FORWARDED, HOST, TE, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue, Request, Version};
 use quick_cache::unsync::Cache;
 
 use crate::forward::clean::{Cleaned, Trailers};
@@ -89,19 +89,29 @@ impl ForwardedChain {
 }
 
 /// A request that may be sent upstream. [`Cleaned::for_caller`] is the only way to one.
-pub struct Outbound<B>(Box<Request<B>>);
+pub struct Outbound<B> {
+    request: Box<Request<B>>,
+    handshake: Handshake,
+}
 
-impl Cleaned {
+/// Whether a request asks to switch to the WebSocket protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handshake {
+    Yes,
+    No,
+}
+
+impl<B> Cleaned<B> {
     /// Adds what the upstream is told: the headers about the caller (none for nobody), and how the request came.
     /// What is added replaces; nothing that the client sent under these names is left to be joined with.
     #[must_use]
-    pub fn for_caller<B>(
+    pub fn for_caller(
         self,
         caller: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
         via: &Via<'_>,
-        body: B,
     ) -> Outbound<B> {
-        let Self { method, target, mut headers, trace, trailers } = self;
+        let Self { mut request, trace, trailers } = self;
+        let headers = request.headers_mut();
         headers.reserve(SAID);
         let seen_as = via.seen_as;
         headers.insert(HOST, seen_as.host.clone());
@@ -125,10 +135,8 @@ impl Cleaned {
         for (name, value) in caller {
             headers.insert(name, value);
         }
-        let mut request = Box::new(Request::new(body));
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
-            (method, Uri::from(target), headers);
-        Outbound(request)
+        *request.version_mut() = Version::HTTP_11;
+        Outbound { request, handshake: Handshake::No }
     }
 }
 
@@ -136,17 +144,22 @@ impl<B> Outbound<B> {
     /// The same request as a WebSocket handshake. The caller has seen that the client asks for one and may.
     #[must_use]
     pub fn as_websocket(mut self) -> Self {
-        let headers = self.0.headers_mut();
+        let headers = self.request.headers_mut();
         headers.remove(TE);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        self.handshake = Handshake::Yes;
         self
+    }
+
+    pub(super) const fn handshake(&self) -> Handshake {
+        self.handshake
     }
 
     /// The request as a client library takes it, its target in origin form (RFC 9112 §3.2.1).
     #[must_use]
     pub fn into_request(self) -> Box<Request<B>> {
-        self.0
+        self.request
     }
 }
 
@@ -154,9 +167,9 @@ impl<B> fmt::Debug for Outbound<B> {
     /// Header values, queries and bodies hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbound")
-            .field("method", self.0.method())
-            .field("path", &self.0.uri().path())
-            .field("headers", &self.0.headers().len())
+            .field("method", self.request.method())
+            .field("path", &self.request.uri().path())
+            .field("headers", &self.request.headers().len())
             .finish_non_exhaustive()
     }
 }
@@ -231,6 +244,8 @@ fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
     use crate::forward::clean::clean;
     use crate::forward::names::{Authorization, NameSet, OwnedNames, OwnedParameters};
@@ -254,22 +269,25 @@ mod tests {
     }
 
     fn outbound(lines: &[(&'static str, &'static str)], via: &Via<'_>) -> Outbound<&'static str> {
-        let mut request = Request::new(());
+        let mut request = Request::new("body");
         *request.uri_mut() = Uri::from_static("https://ignored/a?b");
         for (name, value) in lines {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         let user = HeaderName::from_static("x-auth-user");
         let owned = OwnedNames::new([&user], NameSet::default(), Authorization::Strip);
-        clean(request.into_parts().0, &owned, &OwnedParameters::none()).expect("a path").for_caller(
-            [(user, HeaderValue::from_static("ana"))],
-            via,
-            "body",
-        )
+        let cleaned = clean(Box::new(request), &owned, &OwnedParameters::none()).expect("a path");
+        cleaned.for_caller([(user, HeaderValue::from_static("ana"))], via)
     }
 
     fn lines(outbound: &Outbound<&str>, name: &str) -> Vec<String> {
-        outbound.0.headers().get_all(name).iter().map(|v| v.to_str().expect("text").to_owned()).collect()
+        outbound
+            .request
+            .headers()
+            .get_all(name)
+            .iter()
+            .map(|v| v.to_str().expect("text").to_owned())
+            .collect()
     }
 
     #[test]
@@ -301,7 +319,7 @@ mod tests {
         ] {
             assert_eq!(lines(&sent, name), [value], "{name}");
         }
-        assert_eq!(sent.0.headers().len(), 10);
+        assert_eq!(sent.request.headers().len(), 10);
     }
 
     #[test]

@@ -10,8 +10,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
@@ -23,11 +22,12 @@ use url::Url;
 use crate::body::{BodyLimits, Early, Lease, Limited, Progress, ReplyBody, TrailerLimits};
 use crate::clock::Deadline;
 use crate::dial::{Authorities, Dialer, RootsError};
+use crate::fields::Names;
 use crate::forward::clean::clean_trailer_names;
 use crate::forward::http1::{Answered, Http1Client, Http1Fault};
 use crate::forward::http2::{Http2Client, Http2Fault};
 use crate::forward::names::Authorization;
-use crate::forward::outbound::Outbound;
+use crate::forward::outbound::{Handshake, Outbound};
 
 const X_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 
@@ -135,13 +135,6 @@ pub enum ForwardError {
     Body(Early),
 }
 
-/// Whether a request asks to switch to another protocol.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AskedToSwitch {
-    Yes,
-    No,
-}
-
 /// A way to an app, with its pool of connections.
 #[derive(Debug)]
 pub struct Upstream {
@@ -153,7 +146,8 @@ pub struct Upstream {
     limits: BodyLimits,
 }
 
-/// Timers of answers that came in time. To move one that waits costs next to nothing, and to make one does not.
+/// Timers of answers that came in time: to make one is dear, and so is to move one, so each is taken as it is. It goes off before
+/// its time is over, or when it is.
 #[derive(Debug, Default)]
 struct Patience(Mutex<Vec<Pin<Box<Sleep>>>>);
 
@@ -165,7 +159,9 @@ impl Patience {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(mut timer) => {
-                until.set(timer.as_mut());
+                if timer.is_elapsed() || until < Deadline::of(&timer) {
+                    until.set(timer.as_mut());
+                }
                 timer
             }
             None => Box::pin(until.sleep()),
@@ -244,6 +240,7 @@ impl Upstream {
     /// # Errors
     /// [`ForwardError`]; nothing is sent a second time once a byte of it is out.
     pub async fn send(&self, outbound: Outbound<Limited>, host: HostRule) -> Result<Answer, ForwardError> {
+        let handshake = outbound.handshake();
         let mut request = outbound.into_request();
         let progress = request.body_mut().progress();
         let (place, server) = self.server();
@@ -253,10 +250,6 @@ impl Upstream {
         {
             request.headers_mut().insert(HOST, value);
         }
-        let asked = match request.headers().contains_key(UPGRADE) {
-            true => AskedToSwitch::Yes,
-            false => AskedToSwitch::No,
-        };
         let early = || progress.as_ref().and_then(|progress| progress.fault());
         match &self.client {
             Client::Http2(client) => {
@@ -271,10 +264,9 @@ impl Upstream {
                 }
             }
             Client::Http1(client) => {
-                *request.version_mut() = Version::HTTP_11;
                 let answer = pin!(client.request(place, request));
                 match (self.head_of(answer, progress.as_deref()).await?, early()) {
-                    (Ok(answered), _) => self.answered(answered, asked),
+                    (Ok(answered), _) => self.answered(answered, handshake),
                     (Err(Http1Fault::Broken(_)), Some(early)) => Err(ForwardError::Body(early)),
                     (Err(fault), _) => Err(fault.into()),
                 }
@@ -286,9 +278,9 @@ impl Upstream {
     fn answered(
         &self,
         (mut response, lease): Answered,
-        asked: AskedToSwitch,
+        handshake: Handshake,
     ) -> Result<Answer, ForwardError> {
-        if asked == AskedToSwitch::Yes && has_switched(&response) {
+        if handshake == Handshake::Yes && has_switched(&response) {
             let switched = Some(hyper::upgrade::on(&mut response));
             let mut response = self.reply(response, None).map(|_no_body| ReplyBody::empty());
             let headers = response.headers_mut();
@@ -310,19 +302,23 @@ impl Upstream {
     ) -> Result<T, ForwardError> {
         let count = || progress.map_or(0, Progress::count);
         let mut before = count();
-        let mut timer = self.patience.take(Deadline::after(self.head));
+        let mut until = Deadline::after(self.head);
+        let mut timer = self.patience.take(until);
         let answer = std::future::poll_fn(|cx| {
             loop {
                 if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                     return Poll::Ready(Some(answer));
                 }
                 ready!(timer.as_mut().poll(cx));
-                let now = count();
-                if now == before {
-                    return Poll::Ready(None);
+                if until.reached() {
+                    let now = count();
+                    if now == before {
+                        return Poll::Ready(None);
+                    }
+                    before = now;
+                    until = Deadline::after(self.head);
                 }
-                before = now;
-                Deadline::after(self.head).set(timer.as_mut());
+                until.set(timer.as_mut());
             }
         })
         .await;
@@ -331,22 +327,29 @@ impl Upstream {
     }
 
     fn reply(&self, response: Response<Incoming>, lease: Option<Box<dyn Lease>>) -> Response<ReplyBody> {
-        let (mut head, body) = response.into_parts();
-        // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
-        if head.headers.contains_key(TRANSFER_ENCODING) {
-            head.headers.remove(CONTENT_LENGTH);
+        let mut response = response.map(|body| {
+            let body = Limited::new(body, &self.limits);
+            ReplyBody::Upstream(match lease {
+                Some(lease) => body.leased(lease),
+                None => body,
+            })
+        });
+        *response.version_mut() = Version::HTTP_11;
+        response.extensions_mut().clear();
+        let headers = response.headers_mut();
+        let names = Names::of(headers);
+        if names.may_meet(HOP_BY_HOP_NAMES) {
+            // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
+            if headers.contains_key(TRANSFER_ENCODING) {
+                headers.remove(CONTENT_LENGTH);
+            }
+            drop_hop_by_hop(headers);
         }
-        drop_hop_by_hop(&mut head.headers);
-        // What is named here passes to clients of HTTP/1.1, and nothing else (RFC 9110 §6.6.2).
-        clean_trailer_names(&mut head.headers, answer_trailer_is_clean);
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
-        let body = Limited::new(body, self.limits.clone());
-        let body = match lease {
-            Some(lease) => body.leased(lease),
-            None => body,
-        };
-        Response::from_parts(head, ReplyBody::Upstream(body))
+        if names.may_hold(&TRAILER) {
+            // What is named here passes to clients of HTTP/1.1, and nothing else (RFC 9110 §6.6.2).
+            clean_trailer_names(headers, answer_trailer_is_clean);
+        }
+        response
     }
 
     /// The server whose turn it is, and its place.
@@ -379,28 +382,21 @@ impl Server {
     }
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
-
 /// Fields that are between this gateway and the upstream alone (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHENTICATION_INFO,
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
 ];
+const HOP_BY_HOP_NAMES: Names = Names::listed(&HOP_BY_HOP);
 
 /// Removes what is between this gateway and the upstream alone, and what `Connection` names.
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    // Most answers have none of these: their names are looked at before anything is looked for.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return;
-    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -408,7 +404,10 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .filter(|name| *name != CONTENT_LENGTH)
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }

@@ -2,8 +2,9 @@
 //! In: a client's trace fields, ids drawn by the caller. Out: what ours say. Errors: none. I/O: none.
 //! Source: W3C Trace Context §3.2 (`traceparent`), §3.3 (`tracestate`), §4.3 (mutating).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
+use crate::fields::Head;
 use crate::random;
 
 /// The field that names trace and parent.
@@ -46,11 +47,11 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// The trace of a request head; `None` where there is none, more than one, or a malformed one.
-    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
-        let mut lines = headers.get_all(TRACEPARENT).iter();
+    pub(super) fn read(head: Head<'_>) -> Option<Self> {
+        let mut lines = head.get_all(&TRACEPARENT);
         let (Some(line), None) = (lines.next(), lines.next()) else { return None };
         let (trace_id, flags) = parse_parent(line.to_str().ok()?)?;
-        Some(Self { trace_id, flags, state: read_state(headers) })
+        Some(Self { trace_id, flags, state: read_state(head) })
     }
 }
 
@@ -99,14 +100,16 @@ fn hex(text: &str, length: usize) -> Option<u128> {
     if fits { u128::from_str_radix(text, 16).ok() } else { None }
 }
 
-fn read_state(headers: &HeaderMap) -> Vec<HeaderValue> {
-    let lines = || headers.get_all(TRACESTATE).iter();
+fn read_state(head: Head<'_>) -> Vec<HeaderValue> {
+    let lines = || head.get_all(&TRACESTATE);
     let fits = lines().map(HeaderValue::len).sum::<usize>() <= MAX_STATE;
     if fits && lines().all(|line| line.to_str().is_ok()) { lines().cloned().collect() } else { Vec::new() }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -120,7 +123,7 @@ mod tests {
         for line in states {
             headers.append(TRACESTATE, HeaderValue::from_str(line).expect("a value"));
         }
-        let incoming = Incoming::read(&headers);
+        let incoming = Incoming::read(Head::of(&headers));
         let (parent, state) = next(incoming, NEW);
         let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
         (String::from_utf8(parent.to_vec()).expect("text"), state.iter().map(text).collect())

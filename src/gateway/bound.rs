@@ -62,7 +62,8 @@ impl Gateway {
 
     /// Lets an answer come to its end with the session, where it is an event stream.
     pub(super) fn bind(&self, asked: &Asked<'_>, admitted: Admitted<'_>, response: &mut Response<ReplyBody>) {
-        if is_event_stream(response.headers())
+        if matches!(admitted.caller, Caller::Known(..))
+            && is_event_stream(response.headers())
             && let Some(bond) = self.bond(asked, admitted)
         {
             let body = mem::replace(response.body_mut(), ReplyBody::empty());

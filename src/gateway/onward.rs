@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use crate::asker::Asker;
-use crate::body::{BodyLimits, Early, Limited, ReplyBody};
+use crate::body::{Early, Limited, ReplyBody};
 use crate::forward::{
     Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Outbound, Sampled, TokenHeader, Tunnels,
     Via, clean, tunnel,
@@ -52,15 +52,16 @@ impl Gateway {
         let client = (handshake && app.websocket == Tunnels::Open)
             .then(|| (hyper::upgrade::on(&mut *request), self.bond(asked, admitted)));
         let size = asked.route.rule.body.unwrap_or(app.body.size);
-        if declared_length(request.headers()).is_some_and(|length| length > size) {
+        if asked.names.may_hold(&CONTENT_LENGTH)
+            && declared_length(request.headers()).is_some_and(|length| length > size)
+        {
             return too_large(asked);
         }
-        let (head, body) = request.into_parts();
-        let body = Limited::new(body, BodyLimits { size, ..app.body.clone() });
-        let outbound = if self.is_screened(asked, &head) {
-            Box::pin(self.screened_outbound(asked, app, (head, body), admitted.caller)).await
+        let request = Box::new(request.map(|body| Limited::new(body, &app.body).at_most(size)));
+        let outbound = if self.is_screened(asked, &request) {
+            Box::pin(self.screened_outbound(asked, app, request, admitted.caller)).await
         } else {
-            self.outbound(asked, app, (head, body), admitted.caller)
+            self.outbound(asked, app, request, admitted.caller)
         };
         match outbound {
             Ok(outbound) => self.send(asked, app, (outbound, client)).await,
@@ -78,8 +79,8 @@ impl Gateway {
         let Some(app) = self.0.apps.get(asked.route.index) else {
             return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
         };
-        let message = (head, Limited::whole(Bytes::new(), app.body.clone()));
-        match self.screened_outbound(asked, app, message, caller).await {
+        let request = Box::new(Request::from_parts(head, Limited::whole(Bytes::new(), &app.body)));
+        match self.screened_outbound(asked, app, request, caller).await {
             Ok(outbound) => self.send(asked, app, (outbound, None)).await,
             Err(answer) => *answer,
         }
@@ -90,11 +91,12 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         app: &App,
-        (mut head, body): (Parts, Limited),
+        request: Box<Request<Limited>>,
         caller: &Caller,
     ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
+        let (mut head, body) = request.into_parts();
         let body = self.screened(asked, app, (&mut head, body), caller).await?;
-        self.outbound(asked, app, (head, body), caller)
+        self.outbound(asked, app, Box::new(Request::from_parts(head, body)), caller)
     }
 
     /// What the app is sent: the request without what is ours to say, and then what we say.
@@ -102,27 +104,30 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         app: &App,
-        (mut head, body): (Parts, Limited),
+        mut request: Box<Request<Limited>>,
         caller: &Caller,
     ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
         // An app that may see session cookies still sees none of a session that was set aside.
         let set_aside =
             matches!(asked.route.rule.access, RuleAccess::Session(_)) && *caller == Caller::Anonymous;
+        let names = self.0.sessions.carrier.names();
         if asked.route.rule.cookies == CookieRule::Strip || set_aside {
-            cookies::strip(&mut head.headers, self.0.sessions.carrier.names());
+            if asked.names.may_hold(&COOKIE) {
+                cookies::strip(request.headers_mut(), names);
+            }
         } else if let Caller::Known(_, access) = caller {
-            cookies::bring_up_to_date(&mut head.headers, self.0.sessions.carrier.names(), access);
+            cookies::bring_up_to_date(request.headers_mut(), names, access);
         }
         let (told, lines) = self.told(asked, app, caller).map_err(|fault| {
             tracing::warn!(%fault, request_id = &*asked.request_id, "a user cannot be named to the upstream");
             let detail = "Your account cannot be passed on to this application.";
             Box::new(reply::forbidden(detail, asked.reader()))
         })?;
-        let cleaned = clean(head, &app.owned, &app.parameters).map_err(|fault| {
+        let cleaned = clean(request, &app.owned, &app.parameters).map_err(|fault| {
             Box::new(malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id))
         })?;
         let told = told.iter().flat_map(|told| told.iter().cloned());
-        Ok(cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app), body))
+        Ok(cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app)))
     }
 
     async fn send(

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError};
 
 use crate::body::{BodyFault, Early, Limited, ReplyBody};
@@ -16,8 +16,8 @@ use crate::verdict::Caller;
 
 impl Gateway {
     /// Whether a request's body is looked into.
-    pub(super) fn is_screened(&self, asked: &Asked<'_>, head: &Parts) -> bool {
-        let guarded = self.0.guard.as_ref().is_some_and(|guard| guard.covers(head.uri.path()));
+    pub(super) fn is_screened(&self, asked: &Asked<'_>, request: &Request<Limited>) -> bool {
+        let guarded = self.0.guard.as_ref().is_some_and(|guard| guard.covers(request.uri().path()));
         guarded || asked.route.rule.digit_body.is_some()
     }
 
@@ -75,7 +75,7 @@ fn written(head: &mut Parts, app: &App, bytes: Bytes) -> Limited {
     if !bytes.is_empty() || head.headers.contains_key(CONTENT_LENGTH) {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     }
-    Limited::whole(bytes, app.body.clone())
+    Limited::whole(bytes, &app.body)
 }
 
 fn refused(asked: &Asked<'_>, status: StatusCode, detail: &str) -> Box<Response<ReplyBody>> {

@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use url::Url;
 
 use crate::access_log::Visit;
-use crate::body::{BodyFault, BodyLimits, Limited, ReplyBody};
+use crate::body::{BodyFault, Limited, ReplyBody};
 use crate::gateway::own::OWN_PATHS;
 use crate::gateway::{Asked, Gateway, declined};
 use crate::outcome::{BackendFault, Renewed, TokenFault, TokenState};
@@ -138,8 +138,8 @@ impl Gateway {
             return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, unreadable.1, unreadable.2));
         }
         let Some(app) = self.0.apps.get(view.asked.route.index) else { return Err(unreadable) };
-        let limits = BodyLimits { size: FORM_CAP, ..app.body.clone() };
-        let bytes = match tokio::time::timeout(app.body.idle, Limited::new(body, limits).collect()).await {
+        let body = Limited::new(body, &app.body).at_most(FORM_CAP);
+        let bytes = match tokio::time::timeout(app.body.idle, body.collect()).await {
             Ok(Ok(whole)) => whole.to_bytes(),
             Ok(Err(BodyFault::TooLarge | BodyFault::Trailers)) => return Err(large),
             Ok(Err(BodyFault::Malformed(_))) => return Err(unreadable),

@@ -3,23 +3,24 @@
 //! Source: RFC 9111 §5.2.2 (`public`, `private`, `s-maxage`, `no-store`), RFC 9213 (`CDN-Cache-Control`).
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::fields::{Head, Names};
 
 /// Fields that only caches on the way read.
-const FOR_CACHES: [HeaderName; 4] = [
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-    HeaderName::from_static("edge-control"),
-    HeaderName::from_static("x-accel-expires"),
-];
+const FOR_CACHES: [&str; 4] = ["cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires"];
+const FOR_CACHES_NAMES: Names = Names::listed(&FOR_CACHES);
 
 /// Makes an answer nobody's but this client's. `stored`: it carries our cookies, so it is not stored at all, unless it is
 /// a 304, which would take that over into the stored answer that it refreshes.
 pub fn keep_private(headers: &mut HeaderMap, status: StatusCode, stored: Stored) {
-    for name in FOR_CACHES {
-        headers.remove(name);
+    let names = Names::of(headers);
+    if names.may_meet(FOR_CACHES_NAMES) {
+        for name in FOR_CACHES {
+            headers.remove(name);
+        }
     }
-    if stored == Stored::No && !headers.contains_key(CACHE_CONTROL) {
+    if stored == Stored::No && !(names.may_hold(&CACHE_CONTROL) && headers.contains_key(CACHE_CONTROL)) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
         return;
     }
@@ -59,7 +60,7 @@ pub fn drop_own_cookies(headers: &mut HeaderMap, owns: impl Fn(&[u8]) -> bool) {
         // A browser sends back a cookie without a name as its value alone, which may look like one of ours.
         parts.find(|part| !part.is_empty()).is_some_and(&owns)
     };
-    if !headers.get_all(SET_COOKIE).iter().any(ours) {
+    if !Head::of(headers).get_all(&SET_COOKIE).any(ours) {
         return;
     }
     let kept: Vec<HeaderValue> =

@@ -5,6 +5,7 @@
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, Method};
 
+use crate::fields::Head;
 use crate::route::origin::Origin;
 use crate::route::rule::Site;
 
@@ -28,7 +29,7 @@ pub fn cors<'a>(method: &Method, headers: &HeaderMap, site: &'a Site) -> Cors<'a
     if !is_preflight {
         return Cors::NoPreflight;
     }
-    match listed_origin(headers, site) {
+    match listed_origin(Head::of(headers), site) {
         Some(origin) => Cors::Listed(origin),
         None => Cors::Unlisted,
     }
@@ -36,8 +37,8 @@ pub fn cors<'a>(method: &Method, headers: &HeaderMap, site: &'a Site) -> Cors<'a
 
 /// The request's `Origin`, if it came once and is the site's own or listed: answers may be read by its scripts.
 #[must_use]
-pub fn listed_origin<'a>(headers: &HeaderMap, site: &'a Site) -> Option<&'a Origin> {
-    let mut lines = headers.get_all(ORIGIN).iter();
+pub fn listed_origin<'a>(head: Head<'_>, site: &'a Site) -> Option<&'a Origin> {
+    let mut lines = head.get_all(&ORIGIN);
     let (Some(value), None) = (lines.next(), lines.next()) else { return None };
     std::iter::once(&site.origin).chain(&site.trusted_origins).find(|origin| value == origin.as_str())
 }
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn an_origin_is_listed_exactly_or_not_at_all() {
         let site = site();
-        assert!(listed_origin(&plain(&["https://app.example"]), &site).is_some());
+        assert!(listed_origin(Head::of(&plain(&["https://app.example"])), &site).is_some());
         for origins in [
             &["null"][..],
             &["https://listed.example."],

@@ -164,8 +164,9 @@ impl Bench {
                     let mut head = black_box(&self.head).clone();
                     cookies::strip(&mut head.headers, names);
                     let told = self.headers.render(&self.identity).unwrap();
-                    let cleaned = clean(head, &self.owned, &self.parameters).unwrap();
-                    black_box(cleaned.for_caller(told.iter().cloned(), &via, ()).into_request());
+                    let request = Box::new(Request::from_parts(head, ()));
+                    let cleaned = clean(request, &self.owned, &self.parameters).unwrap();
+                    black_box(cleaned.for_caller(told.iter().cloned(), &via).into_request());
                 })
             }
             other => panic!("{other} is no part"),

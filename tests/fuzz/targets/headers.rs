@@ -195,8 +195,8 @@ fuzz_target!(|data: &[u8]| {
     let parameters_owned = OwnedParameters::new(NameSet::parameters_of(Directory::BELIEVED));
     let seen_as = seen_as();
     let told = rendered(&sent);
-    let cleaned = clean(request.into_parts().0, &owned, &parameters_owned).expect("a path");
-    let got = cleaned.for_caller(told.clone(), &via(&seen_as), ()).into_request();
+    let cleaned = clean(Box::new(request), &owned, &parameters_owned).expect("a path");
+    let got = cleaned.for_caller(told.clone(), &via(&seen_as)).into_request();
     everything_else_arrives(&sent, got.headers());
     nothing_but_ours_under_our_names(&sent, got.headers(), &told);
     assert_eq!(got.uri().path(), uri.path());
