@@ -28,8 +28,8 @@ impl HostPort {
             };
             return Some(Self { name: format!("[{address}]"), port });
         }
-        let (name, port) = match text.bytes().position(|b| b == b':').and_then(|at| text.split_at_checked(at))
-        {
+        let colon = memchr::memchr(b':', text.as_bytes());
+        let (name, port) = match colon.and_then(|at| text.split_at_checked(at)) {
             None => (text, None),
             Some((name, port)) => (name, Some(parse_port(port.get(1..)?)?)),
         };
@@ -50,21 +50,27 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn is_name(name: &str) -> bool {
-    // Every request names a host: its labels are looked at in one go.
-    let mut label = 0;
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'.' if (1..=MAX_LABEL).contains(&label) => label = 0,
-            _ => return false,
-        }
+    if name.len() > MAX_NAME || !name.bytes().all(is_name_byte) {
+        return false;
     }
-    (1..=MAX_LABEL).contains(&label)
-        && name.len() <= MAX_NAME
-        && (!ends_in_number(name) || name.parse::<Ipv4Addr>().is_ok())
+    let (mut rest, mut last) = (name.as_bytes(), name.as_bytes());
+    while let Some(end) = memchr::memchr(b'.', rest) {
+        if !(1..=MAX_LABEL).contains(&end) {
+            return false;
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
+        last = rest;
+    }
+    let number = last.first().is_some_and(u8::is_ascii_digit) && ends_in_number(name);
+    (1..=MAX_LABEL).contains(&last.len()) && (!number || name.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Whether a browser would take the name for an IPv4 address (WHATWG URL, "ends in a number").
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// Whether a browser would take the name for an IPv4 address (WHATWG URL, "ends in a number"): its last label then begins with
+/// a digit.
 fn ends_in_number(name: &str) -> bool {
     let last = name.as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
     let hex = last.strip_prefix(b"0x").or_else(|| last.strip_prefix(b"0X"));

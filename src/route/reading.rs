@@ -72,6 +72,10 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn of(path: &str) -> Self {
         let sent = path.as_bytes();
+        if is_plain(sent) { Self::default() } else { Self::of_bytes(sent) }
+    }
+
+    fn of_bytes(sent: &[u8]) -> Self {
         let mut reading = Self::default();
         for piece in pieces(sent) {
             reading.note_piece(piece);
@@ -196,6 +200,18 @@ const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
+/// Whether nobody can differ about a path, as far as one look at each byte tells, which is enough for most of them: it is of
+/// unreserved bytes and slashes alone, never two slashes in a row, and no segment begins with a dot.
+fn is_plain(path: &[u8]) -> bool {
+    let mut before = b'/';
+    path.iter().enumerate().all(|(at, byte)| {
+        let fine = is_unreserved(*byte) && (*byte != b'.' || before != b'/')
+            || *byte == b'/' && (at == 0 || before != b'/');
+        before = *byte;
+        fine
+    })
+}
+
 /// File systems of Windows drop dots and blanks at the end of a name.
 fn trim_end(mut segment: &[u8]) -> &[u8] {
     while let [rest @ .., b'.' | b' '] = segment {
@@ -206,7 +222,17 @@ fn trim_end(mut segment: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// The one look at each byte overlooks nothing.
+        #[test]
+        fn a_plain_path_is_read_as_any_other(path in "/([a-c/.%;~ 2eE\\\\-]|\u{e4}){0,8}") {
+            prop_assert_eq!(Reading::of(&path), Reading::of_bytes(path.as_bytes()), "{}", path);
+        }
+    }
 
     fn first(path: &str) -> Option<Ambiguity> {
         Reading::of(path).ambiguities.first().copied()

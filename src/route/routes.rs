@@ -74,6 +74,17 @@ struct Entry {
     /// All rules that some path falls under, taken together.
     strictest: Rule,
     spread: Spread,
+    /// For each rule, the default last, the places of those that ask for more in any respect.
+    stricter: Vec<Vec<usize>>,
+}
+
+/// The rule that a path falls under as it is written.
+#[derive(Clone, Copy)]
+struct Closest {
+    /// The rule's place among the site's; the default comes after the last.
+    place: usize,
+    /// `None`: it is the default, which fits every path, but less than any other.
+    fit: Option<Fit>,
 }
 
 /// How much depends on the path.
@@ -109,7 +120,17 @@ impl Entry {
         let reached: Vec<&Rule> = site.rules.iter().chain((!covered).then_some(&default)).collect();
         let strictest = Rule::strictest(STRICTEST, &reached);
         let spread = Spread::of(&reached);
-        Self { site, default, strictest, spread }
+        let all: Vec<&Rule> = site.rules.iter().chain([&default]).collect();
+        let stricter = |rule: &Rule| -> Vec<usize> {
+            let others = all.iter().enumerate();
+            others.filter(|(_, other)| !rule.is_at_least(other)).map(|(place, _)| place).collect()
+        };
+        let stricter = all.iter().map(|rule| stricter(rule)).collect();
+        Self { site, default, strictest, spread, stricter }
+    }
+
+    fn at(&self, place: usize) -> &Rule {
+        self.site.rules.get(place).unwrap_or(&self.default)
     }
 
     fn rule(&self, target: &Target) -> Result<&Rule, Ambiguity> {
@@ -117,30 +138,29 @@ impl Entry {
             return self.rule_for_ambiguous(ambiguity);
         }
         let path = target.reading();
-        let (fit, rule) = self.literal(path);
+        let closest = self.literal(path);
         let safe = self.spread == Spread::Nothing
-            || self.holds_for_lenient_readers(rule, (fit, rule), path)
-                && target
-                    .undecoded()
-                    .is_none_or(|path| self.holds_for_lenient_readers(rule, self.literal(path), path));
-        if safe { Ok(rule) } else { self.rule_for_ambiguous(Ambiguity::Spelling) }
+            || self.holds_for_lenient_readers(closest.place, closest, path)
+                && target.undecoded().is_none_or(|path| {
+                    self.holds_for_lenient_readers(closest.place, self.literal(path), path)
+                });
+        if safe { Ok(self.at(closest.place)) } else { self.rule_for_ambiguous(Ambiguity::Spelling) }
     }
 
     /// Whether nobody who reads these bytes, strictly or leniently in any way, comes to a rule that asks for more.
     /// Where rules are spelled so that lenient readers take them for one, the literal one is what the operator meant.
-    /// The other one: the rule that these bytes come to when they are read strictly, and how closely it fits.
-    fn holds_for_lenient_readers(
-        &self,
-        rule: &Rule,
-        (fit, literal): (Option<Fit>, &Rule),
-        path: &[u8],
-    ) -> bool {
-        rule.is_at_least(literal)
-            && self
-                .site
-                .rules
-                .iter()
-                .all(|other| other.pattern.lenient_fit(path) <= fit || rule.is_at_least(other))
+    /// `literal`: the rule that these bytes come to when they are read strictly, and how closely it fits.
+    fn holds_for_lenient_readers(&self, rule: usize, literal: Closest, path: &[u8]) -> bool {
+        self.stricter.get(rule).is_some_and(|stricter| {
+            stricter.iter().all(|other| {
+                let fits = self
+                    .site
+                    .rules
+                    .get(*other)
+                    .is_some_and(|rule| rule.pattern.lenient_fit(path) > literal.fit);
+                *other != literal.place && !fits
+            })
+        })
     }
 
     fn rule_for_ambiguous(&self, ambiguity: Ambiguity) -> Result<&Rule, Ambiguity> {
@@ -152,10 +172,12 @@ impl Entry {
         }
     }
 
-    /// The rule that fits a path closest, and how closely; the default fits every path, but less than any other.
-    fn literal(&self, path: &[u8]) -> (Option<Fit>, &Rule) {
-        let fitting = self.site.rules.iter().map(|rule| (rule.pattern.fit(path), rule));
-        fitting.filter(|(fit, _)| fit.is_some()).max_by_key(|(fit, _)| *fit).unwrap_or((None, &self.default))
+    /// The rule that fits a path closest.
+    fn literal(&self, path: &[u8]) -> Closest {
+        let fitting = self.site.rules.iter().enumerate();
+        let fitting = fitting.map(|(place, rule)| Closest { place, fit: rule.pattern.fit(path) });
+        let closest = fitting.filter(|one| one.fit.is_some()).max_by_key(|one| one.fit);
+        closest.unwrap_or(Closest { place: self.site.rules.len(), fit: None })
     }
 }
 
