@@ -34,9 +34,10 @@ macro_rules! opaque {
 /// What a cookie can hold (`cookie-octet`, RFC 6265 §4.1.1).
 fn cookie_octets(text: &str) -> bool {
     // Every byte is looked at, whatever the one before was: so many are looked at together.
-    text.bytes().fold(true, |fit, b| {
-        fit & b.is_ascii_graphic() & (b != b'"') & (b != b',') & (b != b';') & (b != b'\\')
-    })
+    text.bytes().fold(0, |unfit, b| {
+        let reserved = u8::from(b == b'"') | u8::from(b == b',') | u8::from(b == b';') | u8::from(b == b'\\');
+        unfit | reserved | u8::from(!b.is_ascii_graphic())
+    }) == 0
 }
 
 /// One URL segment that no reader takes for anything else.
