@@ -182,11 +182,12 @@ impl Line {
         self.fraction(micros);
         self.put(b"Z\",\"level\":\"INFO\",\"http\":\"");
         self.put(visit.version.as_bytes());
-        self.put(b"\",\"method\":");
-        self.string(visit.method.as_str());
-        self.put(b",\"site\":");
-        self.string(visit.site);
-        self.put(b",\"path\":");
+        // A method is a token, and a site a host: neither holds what JSON escapes (RFC 9110 §5.6.2, §4.2.1).
+        self.put(b"\",\"method\":\"");
+        self.put(visit.method.as_str().as_bytes());
+        self.put(b"\",\"site\":\"");
+        self.put(visit.site.as_bytes());
+        self.put(b"\",\"path\":");
         self.string(visit.path());
         self.put(b",\"status\":");
         self.number(u64::from(status.as_u16()));
@@ -207,7 +208,7 @@ impl Line {
         self.put(b".");
         self.fraction(took.subsec_nanos() % 1_000_000);
         self.put(b",\"request_id\":\"");
-        self.put(visit.request_id.as_bytes());
+        self.text.extend_from_slice(visit.request_id.as_bytes());
         self.put(b"\",\"target\":\"access\"}\n");
     }
 

@@ -31,11 +31,24 @@ pub fn hex<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
     // Each byte as two digits, the last ones first.
     for (slots, byte) in text.rchunks_exact_mut(2).zip(id.to_le_bytes()) {
         if let [high, low] = slots {
-            (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
+            [*high, *low] = HEX_DIGITS.get(usize::from(byte)).copied().unwrap_or_default();
         }
     }
     text
 }
+
+/// Each byte's two digits.
+const HEX_DIGITS: [[u8; 2]; 256] = {
+    let mut digits = [[0; 2]; 256];
+    let mut byte = 0_u8;
+    let mut rest: &mut [[u8; 2]] = &mut digits;
+    while let [first, others @ ..] = rest {
+        *first = [digit(byte >> 4), digit(byte & 0xf)];
+        byte = byte.wrapping_add(1);
+        rest = others;
+    }
+    digits
+};
 
 const fn digit(half: u8) -> u8 {
     if half < 10 { b'0' + half } else { b'a' - 10 + half }
@@ -50,6 +63,12 @@ impl RequestId {
     #[must_use]
     pub fn of(trace_id: u128) -> Self {
         Self(hex(trace_id))
+    }
+
+    /// The same as bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The same as a header has it.
