@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, ORIGIN};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::meter::Meters;
 use crate::server::{Asking, Came, Handler};
 
@@ -129,11 +129,11 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, _came: &Came) -> Replying {
         if request.method() == Method::POST && request.uri().path() == "/sessions/expire" {
-            return self.expire(request).await;
+            return Box::new(self.expire(request).await);
         }
-        self.answer(request.method(), request.uri().path())
+        Box::new(self.answer(request.method(), request.uri().path()))
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -328,6 +328,9 @@ impl Body for Limited {
         }
     }
 }
+
+/// An answer on its way to its client. In a box, for it is handed on through many steps.
+pub type Replying = Box<Response<ReplyBody>>;
 
 /// The body of an answer: written here, or on its way from the upstream.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::access_log::{self, Visit};
 use crate::asker::Asker;
-use crate::body::{BodyLimits, ReplyBody};
+use crate::body::{BodyLimits, ReplyBody, Replying};
 use crate::certificate::ClientCertificate;
 use crate::check::Checker;
 use crate::clock::{Clock, Stopwatch, UnixTime};
@@ -256,41 +256,39 @@ impl Gateway {
     }
 
     /// Answers a request: the steps of the picture in the crate's documentation.
-    async fn answer<'a>(
-        &'a self,
-        request: Asking,
-        came: &Came,
-        visit: &mut Visit<'a>,
-    ) -> Response<ReplyBody> {
+    async fn answer<'a>(&'a self, request: Asking, came: &Came, visit: &mut Visit<'a>) -> Replying {
         let head = Head::of(request.headers());
         if let Some(fault) = head_fault(request.version(), head) {
-            return malformed(StatusCode::BAD_REQUEST, fault, &visit.request_id);
+            return Box::new(malformed(StatusCode::BAD_REQUEST, fault, &visit.request_id));
         }
         let target = match Target::parse(request.method(), request.uri(), request.headers()) {
             Ok(target) => target,
-            Err(fault) => return malformed(fault.status(), &fault.to_string(), &visit.request_id),
+            Err(fault) => {
+                return Box::new(malformed(fault.status(), &fault.to_string(), &visit.request_id));
+            }
         };
         let route = match self.0.routes.find(&target) {
             Ok(route) => route,
             Err(NoRoute::UnknownHost) => {
                 let detail = "This server serves no site of that name.";
-                return malformed(StatusCode::MISDIRECTED_REQUEST, detail, &visit.request_id);
+                return Box::new(malformed(StatusCode::MISDIRECTED_REQUEST, detail, &visit.request_id));
             }
             Err(fault @ NoRoute::Ambiguous(_)) => {
-                return malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &visit.request_id);
+                let detail = fault.to_string();
+                return Box::new(malformed(StatusCode::BAD_REQUEST, &detail, &visit.request_id));
             }
         };
         visit.route(&route.site.host, &route.rule.name);
         let asked = self.asked((request.method(), head), (route, &target), came, visit);
         if let Some(answer) = self.to_tls(&asked, came.by) {
-            return answer;
+            return Box::new(answer);
         }
         if own::is_own(&asked) {
-            return Box::pin(self.answer_own(&asked, request, visit)).await;
+            return Box::new(Box::pin(self.answer_own(&asked, request, visit)).await);
         }
         let decided = match self.decide(&asked, &request, visit).await {
             Ok(decided) => decided,
-            Err(answer) => return *answer,
+            Err(answer) => return answer,
         };
         let decided_at = self.0.clock.now();
         visit.verdict(&decided.verdict);
@@ -312,7 +310,7 @@ impl Gateway {
                 (response, self.attach(change, flight).await)
             }
             Verdict::Decline(decline, change) => {
-                (self.decline(&asked, decline, decided.returns.as_deref()), change)
+                (Box::new(self.decline(&asked, decline, decided.returns.as_deref())), change)
             }
         };
         let held = decided.presented.as_deref().and_then(|presented| presented.refresh.as_ref());
@@ -354,7 +352,7 @@ impl Gateway {
         asked: &Asked<'_>,
         request: &Request<Incoming>,
         visit: &mut Visit<'_>,
-    ) -> Result<Decided, Box<Response<ReplyBody>>> {
+    ) -> Result<Decided, Replying> {
         let rule = asked.route.rule;
         let RuleAccess::Session(need) = &rule.access else {
             return Ok(Verdict::Admit(Caller::Anonymous, CookieChange::Keep).into());
@@ -550,7 +548,7 @@ fn finish(asked: &Asked<'_>, response: &mut Response<ReplyBody>, lines: Vec<Head
 }
 
 impl Handler for Gateway {
-    async fn handle(&self, request: Asking, came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, came: &Came) -> Replying {
         let stopwatch = Stopwatch::start();
         let mut visit = Visit::begin(&request, came.peer);
         let mut response = self.answer(request, came, &mut visit).await;

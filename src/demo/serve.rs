@@ -4,11 +4,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::demo::exchange::Answer;
 use crate::meter::Meters;
 use crate::server::{self, Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
@@ -33,7 +33,7 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send,
 {
-    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
-        (self.0)(*request).await.map(ReplyBody::Own)
+    async fn handle(&self, request: Asking, _came: &Came) -> Replying {
+        Box::new((self.0)(*request).await.map(ReplyBody::Own))
     }
 }

@@ -15,7 +15,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use crate::body::{Lease, Limited};
+use crate::body::{BodyLimits, Lease, Limited, ReplyBody, Replying};
 use crate::clock::Deadline;
 use crate::dial::Dialer;
 
@@ -65,9 +65,6 @@ struct Connection {
     pool: Weak<Pool>,
 }
 
-/// An answer, and its connection, which goes back once the answer's body is whole.
-pub(super) type Answered = (Response<Incoming>, Box<dyn Lease>);
-
 impl fmt::Debug for Http1Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http1Client").field("servers", &self.pools.len()).finish_non_exhaustive()
@@ -96,18 +93,20 @@ impl Http1Client {
         Self { dialer, pools: servers.map(pool).collect() }
     }
 
-    /// Sends a request, whose target is in origin form, to the server at this place.
+    /// Sends a request, whose target is in origin form, to the server at this place. The answer's body has these limits, and
+    /// its connection goes back once that is whole, unless it has become something else's.
     pub(super) async fn request(
         &self,
         server: usize,
         mut request: Box<Request<Limited>>,
-    ) -> Result<Answered, Http1Fault> {
+        limits: &BodyLimits,
+    ) -> Result<Replying, Http1Fault> {
         let Some(pool) = self.pools.get(server) else {
             return Err(Http1Fault::Connect("there is no such server".into()));
         };
         while let Some(mut connection) = pool.take() {
             match connection.sender.try_send_request(*request).await {
-                Ok(response) => return Ok((response, connection)),
+                Ok(response) => return Ok(connection.lends(response, limits)),
                 // The connection had ended before anything of the request was written.
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = Box::new(unsent),
@@ -115,7 +114,7 @@ impl Http1Client {
                 },
             }
         }
-        Box::pin(self.request_anew(pool, request)).await
+        Box::pin(self.request_anew(pool, request, limits)).await
     }
 
     /// The same on a connection of its own.
@@ -123,10 +122,11 @@ impl Http1Client {
         &self,
         pool: &Pool,
         request: Box<Request<Limited>>,
-    ) -> Result<Answered, Http1Fault> {
+        limits: &BodyLimits,
+    ) -> Result<Replying, Http1Fault> {
         let mut connection = self.connect(pool).await?;
         let response = connection.sender.send_request(*request).await.map_err(Http1Fault::Broken)?;
-        Ok((response, connection))
+        Ok(connection.lends(response, limits))
     }
 
     async fn connect(&self, pool: &Pool) -> Result<Box<Connection>, Http1Fault> {
@@ -193,6 +193,18 @@ impl Pool {
 async fn close_old(pool: Weak<Pool>) {
     while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
         next.wait().await;
+    }
+}
+
+impl Connection {
+    /// An answer that came by it.
+    fn lends(self: Box<Self>, response: Response<Incoming>, limits: &BodyLimits) -> Replying {
+        // After a switch of protocols the connection is no longer HTTP's.
+        let switched = response.status().is_informational();
+        Box::new(response.map(|body| {
+            let body = Limited::new(body, limits);
+            ReplyBody::Upstream(if switched { body } else { body.leased(self) })
+        }))
     }
 }
 

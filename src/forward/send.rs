@@ -14,17 +14,16 @@ use http::header::{
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Sleep;
 use url::Url;
 
-use crate::body::{BodyLimits, Early, Lease, Limited, Progress, ReplyBody, TrailerLimits};
+use crate::body::{BodyLimits, Early, Limited, Progress, ReplyBody, Replying, TrailerLimits};
 use crate::clock::Deadline;
 use crate::dial::{Authorities, Dialer, RootsError};
 use crate::fields::Names;
 use crate::forward::clean::clean_trailer_names;
-use crate::forward::http1::{Answered, Http1Client, Http1Fault};
+use crate::forward::http1::{Http1Client, Http1Fault};
 use crate::forward::http2::{Http2Client, Http2Fault};
 use crate::forward::names::Authorization;
 use crate::forward::outbound::{Handshake, Outbound};
@@ -78,7 +77,7 @@ pub enum Tunnels {
 #[derive(Debug)]
 pub struct Answer {
     /// The answer.
-    pub response: Response<ReplyBody>,
+    pub response: Replying,
     /// Its end of a tunnel, where it has switched to the WebSocket protocol because it was asked to.
     pub switched: Option<OnUpgrade>,
 }
@@ -258,40 +257,23 @@ impl Upstream {
                 }
                 let answer = Box::pin(client.request(request));
                 match (self.head_of(answer, progress.as_deref()).await?, early()) {
-                    (Ok(response), _) => Ok(Answer { response: self.reply(response, None), switched: None }),
+                    (Ok(response), _) => {
+                        let body = |body| ReplyBody::Upstream(Limited::new(body, &self.limits));
+                        Ok(Answer { response: cleaned(Box::new(response.map(body))), switched: None })
+                    }
                     (Err(fault), Some(early)) if !fault.is_connect() => Err(ForwardError::Body(early)),
                     (Err(fault), _) => Err(fault.into()),
                 }
             }
             Client::Http1(client) => {
-                let answer = pin!(client.request(place, request));
+                let answer = pin!(client.request(place, request, &self.limits));
                 match (self.head_of(answer, progress.as_deref()).await?, early()) {
-                    (Ok(answered), _) => self.answered(answered, handshake),
+                    (Ok(response), _) => answered(response, handshake),
                     (Err(Http1Fault::Broken(_)), Some(early)) => Err(ForwardError::Body(early)),
                     (Err(fault), _) => Err(fault.into()),
                 }
             }
         }
-    }
-
-    /// An answer by HTTP/1.1, which may be a switch to another protocol.
-    fn answered(
-        &self,
-        (mut response, lease): Answered,
-        handshake: Handshake,
-    ) -> Result<Answer, ForwardError> {
-        if handshake == Handshake::Yes && has_switched(&response) {
-            let switched = Some(hyper::upgrade::on(&mut response));
-            let mut response = self.reply(response, None).map(|_no_body| ReplyBody::empty());
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            return Ok(Answer { response, switched });
-        }
-        if response.status().is_informational() {
-            return Err(ForwardError::Unasked(response.status()));
-        }
-        Ok(Answer { response: self.reply(response, Some(lease)), switched: None })
     }
 
     /// The answer's head, given up once nothing has moved for `head`: neither the request's body nor an answer.
@@ -326,32 +308,6 @@ impl Upstream {
         answer.ok_or(ForwardError::HeadTimeout)
     }
 
-    fn reply(&self, response: Response<Incoming>, lease: Option<Box<dyn Lease>>) -> Response<ReplyBody> {
-        let mut response = response.map(|body| {
-            let body = Limited::new(body, &self.limits);
-            ReplyBody::Upstream(match lease {
-                Some(lease) => body.leased(lease),
-                None => body,
-            })
-        });
-        *response.version_mut() = Version::HTTP_11;
-        response.extensions_mut().clear();
-        let headers = response.headers_mut();
-        let names = Names::of(headers);
-        if names.may_meet(HOP_BY_HOP_NAMES) {
-            // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
-            if headers.contains_key(TRANSFER_ENCODING) {
-                headers.remove(CONTENT_LENGTH);
-            }
-            drop_hop_by_hop(headers);
-        }
-        if names.may_hold(&TRAILER) {
-            // What is named here passes to clients of HTTP/1.1, and nothing else (RFC 9110 §6.6.2).
-            clean_trailer_names(headers, answer_trailer_is_clean);
-        }
-        response
-    }
-
     /// The server whose turn it is, and its place.
     fn server(&self) -> (usize, Option<&Server>) {
         let turn = if self.servers.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
@@ -360,8 +316,45 @@ impl Upstream {
     }
 }
 
+/// An answer by HTTP/1.1, which may be a switch to another protocol.
+fn answered(mut response: Replying, handshake: Handshake) -> Result<Answer, ForwardError> {
+    if handshake == Handshake::Yes && has_switched(&response) {
+        let switched = Some(hyper::upgrade::on(&mut *response));
+        let mut response = cleaned(response);
+        *response.body_mut() = ReplyBody::empty();
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        return Ok(Answer { response, switched });
+    }
+    if response.status().is_informational() {
+        return Err(ForwardError::Unasked(response.status()));
+    }
+    Ok(Answer { response: cleaned(response), switched: None })
+}
+
+/// An app's answer without what is between the app and this gateway alone.
+fn cleaned(mut response: Replying) -> Replying {
+    *response.version_mut() = Version::HTTP_11;
+    response.extensions_mut().clear();
+    let headers = response.headers_mut();
+    let names = Names::of(headers);
+    if names.may_meet(HOP_BY_HOP_NAMES) {
+        // Of two framings the chunks count (RFC 9112 §6.3), so the length beside them is none.
+        if headers.contains_key(TRANSFER_ENCODING) {
+            headers.remove(CONTENT_LENGTH);
+        }
+        drop_hop_by_hop(headers);
+    }
+    if names.may_hold(&TRAILER) {
+        // What is named here passes to clients of HTTP/1.1, and nothing else (RFC 9110 §6.6.2).
+        clean_trailer_names(headers, answer_trailer_is_clean);
+    }
+    response
+}
+
 /// Whether an app has switched to the WebSocket protocol (RFC 6455 §4.2.2).
-fn has_switched(response: &Response<Incoming>) -> bool {
+fn has_switched<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
         && response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::asker::Asker;
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::gateway::{Asked, Gateway};
 use crate::outcome::{BackendFault, RenewOutcome};
 use crate::route::{RenewOn401, RuleAccess};
@@ -54,9 +54,9 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         caller: &Caller,
-        refused: Response<ReplyBody>,
+        refused: Replying,
         again: Again,
-    ) -> (Response<ReplyBody>, Option<CookieChange>) {
+    ) -> (Replying, Option<CookieChange>) {
         let policy = &self.0.sessions.policy;
         let (Caller::Known(identity, sent), RuleAccess::Session(need)) = (caller, &asked.route.rule.access)
         else {
@@ -83,7 +83,7 @@ impl Gateway {
                 (response, Some(change))
             }
             Verdict::Decline(decline, change) => {
-                (self.decline(asked, decline, again.returns.as_deref()), Some(change))
+                (Box::new(self.decline(asked, decline, again.returns.as_deref())), Some(change))
             }
         }
     }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use http::{Response, StatusCode};
 
 use crate::admin::{Drill, Expired};
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::gateway::{Gateway, Parts};
 use crate::server::{Asking, Came, Handler};
 
@@ -37,7 +37,7 @@ impl Current {
 }
 
 impl Handler for Current {
-    async fn handle(&self, request: Asking, came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, came: &Came) -> Replying {
         let gateway = self.now();
         gateway.handle(request, came).await
     }

@@ -11,7 +11,7 @@ use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use crate::asker::Asker;
-use crate::body::{Early, Limited, ReplyBody};
+use crate::body::{Early, Limited, ReplyBody, Replying};
 use crate::forward::{
     Answer, ForwardError, ForwardedChain, HeaderFault, NewTrace, Outbound, Sampled, TokenHeader, Tunnels,
     Via, clean, tunnel,
@@ -40,9 +40,9 @@ impl Gateway {
         asked: &Asked<'_>,
         mut request: Asking,
         admitted: Admitted<'_>,
-    ) -> Response<ReplyBody> {
+    ) -> Replying {
         let Some(app) = self.0.apps.get(asked.route.index) else {
-            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
+            return Box::new(our_fault(asked));
         };
         // Only a WebSocket handshake leads to a tunnel (RFC 6455 §4.1: a GET, nothing after its head), and only once the
         // app has switched.
@@ -55,7 +55,7 @@ impl Gateway {
         if asked.names.may_hold(&CONTENT_LENGTH)
             && declared_length(request.headers()).is_some_and(|length| length > size)
         {
-            return too_large(asked);
+            return Box::new(too_large(asked));
         }
         let request = Box::new(request.map(|body| Limited::new(body, &app.body).at_most(size)));
         let outbound = if self.is_screened(asked, &request) {
@@ -65,24 +65,19 @@ impl Gateway {
         };
         match outbound {
             Ok(outbound) => self.send(asked, app, (outbound, client)).await,
-            Err(answer) => *answer,
+            Err(answer) => answer,
         }
     }
 
     /// The same for a head alone, whose body has gone before or never was.
-    pub(super) async fn forward_head(
-        &self,
-        asked: &Asked<'_>,
-        head: Parts,
-        caller: &Caller,
-    ) -> Response<ReplyBody> {
+    pub(super) async fn forward_head(&self, asked: &Asked<'_>, head: Parts, caller: &Caller) -> Replying {
         let Some(app) = self.0.apps.get(asked.route.index) else {
-            return reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader());
+            return Box::new(our_fault(asked));
         };
         let request = Box::new(Request::from_parts(head, Limited::whole(Bytes::new(), &app.body)));
         match self.screened_outbound(asked, app, request, caller).await {
             Ok(outbound) => self.send(asked, app, (outbound, None)).await,
-            Err(answer) => *answer,
+            Err(answer) => answer,
         }
     }
 
@@ -93,7 +88,7 @@ impl Gateway {
         app: &App,
         request: Box<Request<Limited>>,
         caller: &Caller,
-    ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
+    ) -> Result<Outbound<Limited>, Replying> {
         let (mut head, body) = request.into_parts();
         let body = self.screened(asked, app, (&mut head, body), caller).await?;
         self.outbound(asked, app, Box::new(Request::from_parts(head, body)), caller)
@@ -106,7 +101,7 @@ impl Gateway {
         app: &App,
         mut request: Box<Request<Limited>>,
         caller: &Caller,
-    ) -> Result<Outbound<Limited>, Box<Response<ReplyBody>>> {
+    ) -> Result<Outbound<Limited>, Replying> {
         // An app that may see session cookies still sees none of a session that was set aside.
         let set_aside =
             matches!(asked.route.rule.access, RuleAccess::Session(_)) && *caller == Caller::Anonymous;
@@ -135,7 +130,7 @@ impl Gateway {
         asked: &Asked<'_>,
         app: &App,
         (outbound, client): (Outbound<Limited>, Option<ClientEnd>),
-    ) -> Response<ReplyBody> {
+    ) -> Replying {
         let outbound = if client.is_some() { outbound.as_websocket() } else { outbound };
         match app.upstream.send(outbound, app.host).await {
             Ok(Answer { mut response, switched }) => {
@@ -145,7 +140,7 @@ impl Gateway {
                 self.returned(asked, &mut response);
                 response
             }
-            Err(error) => failed(asked, &error),
+            Err(error) => Box::new(failed(asked, &error)),
         }
     }
 
@@ -216,6 +211,10 @@ fn via<'a>(asked: &Asked<'_>, app: &'a App) -> Via<'a> {
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn our_fault(asked: &Asked<'_>) -> Response<ReplyBody> {
+    reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "Our fault", "", asked.reader())
 }
 
 pub(super) fn too_large(asked: &Asked<'_>) -> Response<ReplyBody> {

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError};
 
-use crate::body::{BodyFault, Early, Limited, ReplyBody};
+use crate::body::{BodyFault, Early, Limited, Replying};
 use crate::forward::{ForwardError, GUARDED_BODY, with_request_info};
 use crate::gateway::onward::{failed, too_large};
 use crate::gateway::{App, Asked, Gateway};
@@ -28,7 +28,7 @@ impl Gateway {
         app: &App,
         (head, mut body): (&mut Parts, Limited),
         caller: &Caller,
-    ) -> Result<Limited, Box<Response<ReplyBody>>> {
+    ) -> Result<Limited, Replying> {
         if let Some(guard) = self.0.guard.as_ref().filter(|guard| guard.covers(head.uri.path())) {
             let refuse =
                 |fault: crate::forward::GuardFault| refused(asked, fault.status(), &fault.to_string());
@@ -53,7 +53,7 @@ impl Gateway {
 }
 
 /// All of a body, of at most so many bytes.
-async fn whole(asked: &Asked<'_>, body: Limited, most: usize) -> Result<Bytes, Box<Response<ReplyBody>>> {
+async fn whole(asked: &Asked<'_>, body: Limited, most: usize) -> Result<Bytes, Replying> {
     match http_body_util::Limited::new(body, most).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Box::new(too_large(asked))),
@@ -78,7 +78,7 @@ fn written(head: &mut Parts, app: &App, bytes: Bytes) -> Limited {
     Limited::whole(bytes, &app.body)
 }
 
-fn refused(asked: &Asked<'_>, status: StatusCode, detail: &str) -> Box<Response<ReplyBody>> {
+fn refused(asked: &Asked<'_>, status: StatusCode, detail: &str) -> Replying {
     let title = status.canonical_reason().unwrap_or("Bad Request");
     let mut response = reply::plain(status, title, detail, asked.reader());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -202,11 +202,11 @@ impl<H: Handler> Talk<H> {
             let request = Box::new(request);
             // A request's memory goes with it: the library keeps the room of what it is given until the connection ends.
             Box::pin(async move {
-                let response = handler.handle(request, &came).await;
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let reply = handler.handle(request, &came).await;
+                if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.becomes_tunnel();
                 }
-                Ok::<_, Infallible>(response.map(|body| Held::new(body, busy)))
+                Ok::<_, Infallible>((*reply).map(|body| Held::new(body, busy)))
             })
         });
         let mut builder = http1::Builder::new();

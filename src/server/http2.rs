@@ -31,7 +31,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::{BodyFault, ReplyBody};
+use crate::body::{BodyFault, ReplyBody, Replying};
 use crate::random;
 use crate::server::{Asking, Came, ConnectionLimits, Handler, Life};
 
@@ -154,16 +154,11 @@ fn builder(http2: &Http2Limits, head_bytes: usize, streams: Streams) -> http2::B
 }
 
 /// Answers a request after giving it the form that it would have had by HTTP/1.1.
-async fn answer<H: Handler>(
-    handler: &H,
-    mut request: Asking,
-    came: &Came,
-    fields: usize,
-) -> Response<ReplyBody> {
+async fn answer<H: Handler>(handler: &H, mut request: Asking, came: &Came, fields: usize) -> Replying {
     if request.headers().len() > fields {
         let mut response = handler.unread(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, came);
         response.headers_mut().remove(CONNECTION);
-        return response;
+        return Box::new(response);
     }
     join_crumbs(request.headers_mut());
     let handshake = as_handshake(&mut request);

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::certificate::ClientCertificate;
 use crate::meter::Meters;
 use crate::server::converse::Conversation;
@@ -92,7 +92,7 @@ pub type Asking = Box<Request<Incoming>>;
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers one request that came by this connection.
-    fn handle(&self, request: Asking, came: &Came) -> impl Future<Output = Response<ReplyBody>> + Send;
+    fn handle(&self, request: Asking, came: &Came) -> impl Future<Output = Replying> + Send;
 
     /// The answer to a head that cannot be read, or is too large.
     fn unread(&self, status: StatusCode, _came: &Came) -> Response<ReplyBody> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::time::Instant;
 
 use super::*;
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, Replying};
 use crate::server::{Asking, ConnectionLimits, Life};
 
 /// Takes requests down.
@@ -18,11 +18,11 @@ use crate::server::{Asking, ConnectionLimits, Life};
 struct Scribe(Arc<Mutex<Vec<(String, usize)>>>);
 
 impl Handler for Scribe {
-    async fn handle(&self, request: Asking, _came: &Came) -> Response<ReplyBody> {
+    async fn handle(&self, request: Asking, _came: &Came) -> Replying {
         let path = request.uri().path().to_owned();
         let size = request.into_body().collect().await.map_or(usize::MAX, |body| body.to_bytes().len());
         self.0.lock().expect("no panic").push((path, size));
-        Response::new(ReplyBody::from("x".repeat(size)))
+        Box::new(Response::new(ReplyBody::from("x".repeat(size))))
     }
 }
 
