@@ -9,12 +9,13 @@ import { execFile, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { alive, freePorts, signal, start, stopAll } from '../../lib/children.mjs'
 import { doorkeep, emptyFolder, output, tests } from '../../lib/places.mjs'
 import { check, until } from '../../lib/report.mjs'
+import { ask, startApp } from '../lib/asking.mjs'
 import { settings } from '../lib/peers.mjs'
 import { HOST, makeKeys, mint } from '../lib/tokens.mjs'
 
@@ -70,46 +71,6 @@ function counted (into) {
   return { all, crypto }
 }
 
-/** Asks on all connections at once, waits for all answers, and so on. `cookie`: what to send, or what gives it anew each time. */
-async function ask (port, path, cookie, rounds) {
-  const head = sent => `GET ${path} HTTP/1.1\r\nHost: ${HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n${sent ? `Cookie: ${sent}\r\n` : ''}\r\n`
-  const sockets = await Promise.all(Array.from({ length: CONNECTIONS }, async () => {
-    const socket = connect(port, '127.0.0.1')
-    await once(socket, 'connect')
-    return socket.setNoDelay(true).setEncoding('latin1')
-  }))
-  const answer = async socket => {
-    const sent = typeof cookie === 'function' ? await cookie() : cookie
-    let said = ''
-    socket.write(head(sent))
-    while (true) {
-      said += (await once(socket, 'data'))[0]
-      const end = said.indexOf('\r\n\r\n')
-      if (end >= 0 && said.length >= end + 4 + 1024) break
-    }
-    if (!said.startsWith('HTTP/1.1 200 ') || !/\r\nx-upstream: app\r\n/i.test(said)) throw new Error(said.slice(0, 200))
-  }
-  for (let round = 0; round < rounds; round++) await Promise.all(sockets.map(answer))
-  for (const socket of sockets) socket.destroy()
-}
-
-/** The app: 1 KiB to whoever asks. */
-async function startApp (port) {
-  const answer = `HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Upstream: app\r\nContent-Length: 1024\r\n\r\n${'x'.repeat(1024)}`
-  const app = createServer(socket => {
-    let said = ''
-    socket.setNoDelay(true).setEncoding('latin1').on('error', () => {}).on('data', piece => {
-      said += piece
-      if (!said.endsWith('\r\n\r\n')) return
-      said = ''
-      socket.write(answer)
-    })
-  })
-  app.listen(port, '127.0.0.1')
-  await once(app, 'listening')
-  return app
-}
-
 /** Somebody else signs out, so that every request is held against what is remembered of sign-outs. */
 async function signOut (port) {
   const other = await mint(keys, 'RS256', { sub: 'somebody-else', jti: 'other' })
@@ -132,7 +93,7 @@ async function gateway (path, cookie, rounds, first = async () => {}) {
     socket.on('error', reject)
   }), 60)
   await first(port)
-  await ask(port, path, cookie, rounds)
+  await ask(port, path, cookie, rounds, { connections: CONNECTIONS })
   signal(child, 'SIGTERM')
   await until('callgrind has written', () => child.exitCode !== null || child.signalCode !== null, 60)
   return counted(into)
