@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode, Version};
 
 use crate::clock::{UnixTime, iso, stamp};
 use crate::identity::Identity;
@@ -31,28 +32,17 @@ pub(crate) struct Visit<'a> {
     /// What the client speaks.
     pub(crate) version: &'static str,
     method: Method,
-    /// Of which the path alone is told.
-    uri: Uri,
-    read: Read,
+    /// Of which the path alone is told; `None`: the head could not be read, or holds none.
+    target: Option<PathAndQuery>,
     peer: SocketAddr,
     site: &'a str,
     rule: &'a str,
     who: Option<Identity>,
 }
 
-/// Whether a request's head could be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Read {
-    Yes,
-    No,
-}
-
 impl<'a> Visit<'a> {
     fn path(&self) -> &str {
-        match self.read {
-            Read::Yes => self.uri.path(),
-            Read::No => "",
-        }
+        self.target.as_ref().map_or("", PathAndQuery::path)
     }
 
     pub(crate) fn begin<B>(request: &Request<B>, peer: SocketAddr) -> Self {
@@ -65,8 +55,7 @@ impl<'a> Visit<'a> {
             sign_in: "",
             version: word(request.version()),
             method: request.method().clone(),
-            uri: request.uri().clone(),
-            read: Read::Yes,
+            target: request.uri().path_and_query().cloned(),
             peer,
             site: "",
             rule: "",
@@ -78,7 +67,7 @@ impl<'a> Visit<'a> {
     pub(crate) fn unread(peer: SocketAddr) -> Self {
         let mut visit = Self::begin(&Request::new(()), peer);
         visit.method = Method::from_bytes(b"-").unwrap_or_default();
-        (visit.version, visit.read) = ("", Read::No);
+        (visit.version, visit.target) = ("", None);
         visit
     }
 
@@ -159,7 +148,7 @@ fn tell_event(visit: &Visit<'_>, subject: &str, status: StatusCode, took: Durati
 
 thread_local! {
     /// One line after the other is made in the same memory.
-    static LINE: RefCell<Line> = const { RefCell::new(Line { text: Vec::new(), second: (UnixTime::from_secs(0), String::new()) }) };
+    static LINE: RefCell<Line> = const { RefCell::new(Line::new()) };
 }
 
 /// A line in the making: the same members as the event has, and those that every event has.
@@ -167,9 +156,16 @@ struct Line {
     text: Vec<u8>,
     /// The second that was written last, and how: most lines begin like the one before.
     second: (UnixTime, String),
+    /// The other end that was written last, and how: it is a proxy before this one, often.
+    peer: (IpAddr, Vec<u8>),
 }
 
 impl Line {
+    const fn new() -> Self {
+        let second = (UnixTime::from_secs(0), String::new());
+        Self { text: Vec::new(), second, peer: (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Vec::new()) }
+    }
+
     fn write(&mut self, visit: &Visit<'_>, subject: &str, status: StatusCode, took: Duration) {
         let (now, micros) = stamp();
         if self.second.0 != now || self.second.1.is_empty() {
@@ -183,6 +179,7 @@ impl Line {
         self.put(b"Z\",\"level\":\"INFO\",\"http\":\"");
         self.put(visit.version.as_bytes());
         // A method is a token, and a site a host: neither holds what JSON escapes (RFC 9110 §5.6.2, §4.2.1).
+        debug_assert!(!visit.site.contains(['"', '\\']) && !visit.site.contains(char::is_control));
         self.put(b"\",\"method\":\"");
         self.put(visit.method.as_str().as_bytes());
         self.put(b"\",\"site\":\"");
@@ -202,7 +199,7 @@ impl Line {
         self.put(b",\"subject\":\"");
         self.put(subject.as_bytes());
         self.put(b"\",\"peer\":\"");
-        put_address(&mut self.text, visit.peer.ip());
+        self.address(visit.peer.ip());
         self.put(b"\",\"millis\":");
         self.number(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         self.put(b".");
@@ -218,6 +215,16 @@ impl Line {
 
     fn number(&mut self, number: u64) {
         self.text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn address(&mut self, ip: IpAddr) {
+        let (last, written) = &mut self.peer;
+        if *last != ip || written.is_empty() {
+            *last = ip;
+            written.clear();
+            put_address(written, ip);
+        }
+        self.text.extend_from_slice(written);
     }
 
     /// Millionths, with the zeros before them.
@@ -310,8 +317,9 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || tell_event(visit, subject, status, took));
         let event = seen.0.lock().expect("not poisoned").clone();
-        let mut line =
-            Line { text: b"left from before".to_vec(), second: (UnixTime::from_secs(0), String::new()) };
+        let mut line = Line { text: b"left from before".to_vec(), ..Line::new() };
+        let other = SocketAddr::from(([192, 0, 2, 1], 1));
+        line.write(&Visit::unread(other), "", status, took);
         line.write(visit, subject, status, took);
         let text = std::str::from_utf8(&line.text).expect("UTF-8");
         let unseen = |letter: &char| letter.is_control() || OBEYED.contains(*letter);

@@ -205,9 +205,9 @@ struct Decided {
 }
 
 impl Decided {
-    fn about(presented: Presented, verdict: Verdict, flight: Option<Flight>) -> Self {
+    fn about(presented: Arc<Presented>, verdict: Verdict, flight: Option<Flight>) -> Self {
         let (copies, returns) = (presented.copies, presented.returns.clone());
-        Self { verdict, flight, copies, returns, presented: Some(Arc::new(presented)), on_its_way: None }
+        Self { verdict, flight, copies, returns, presented: Some(presented), on_its_way: None }
     }
 
     /// Whether a browser that was sent to the login is seen to come back with a session.
@@ -424,7 +424,7 @@ impl Gateway {
             },
             Judgement::Renew(request) => (Box::pin(self.renew_over(need, &request, visit)).await, None),
             Judgement::First(verdict, request) => {
-                (Box::pin(self.renew_first(need, verdict, request, visit)).await, None)
+                (Box::pin(self.renew_first(need, verdict, &request, visit)).await, None)
             }
         };
         let on_its_way = self.on_its_way(&verdict);
@@ -449,7 +449,7 @@ impl Gateway {
         &self,
         need: &Need,
         verdict: Verdict,
-        request: RenewRequest,
+        request: &RenewRequest,
         visit: &mut Visit<'_>,
     ) -> Verdict {
         let now = self.0.clock.now();
@@ -459,7 +459,7 @@ impl Gateway {
         {
             return verdict;
         }
-        let outcome = self.0.renewer.renew(&request).await;
+        let outcome = self.0.renewer.renew(request).await;
         visit.renewal = crate::renew::word(&outcome);
         match outcome {
             RenewOutcome::Renewed(_)

@@ -38,7 +38,7 @@ impl Checker {
         (headers, network): (&HeaderMap, Network),
         host: &str,
         now: UnixTime,
-    ) -> (Presented, TokenState, Seen) {
+    ) -> (Arc<Presented>, TokenState, Seen) {
         let mut presented = sessions.read(headers, network);
         let checked = match &presented.access {
             None => None,
@@ -51,10 +51,10 @@ impl Checker {
         let (verified, seen) = match checked {
             None => (None, Seen::First),
             Some(Ok((verified, seen))) => (Some(verified), seen),
-            Some(Err(fault)) => return (presented, TokenState::Unchecked(fault), Seen::First),
+            Some(Err(fault)) => return (Arc::new(presented), TokenState::Unchecked(fault), Seen::First),
         };
         let state = sessions.state(&mut presented, verified, host, now);
-        (presented, state, seen)
+        (Arc::new(presented), state, seen)
     }
 
     /// What a token is that a client in a network presents. `standing` is asked for where nothing else

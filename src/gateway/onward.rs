@@ -50,7 +50,7 @@ impl Gateway {
             && request.method() == Method::GET
             && request.body().is_end_stream();
         let client = (handshake && app.websocket == Tunnels::Open)
-            .then(|| (hyper::upgrade::on(&mut *request), self.bond(asked, admitted)));
+            .then(|| Box::new((hyper::upgrade::on(&mut *request), self.bond(asked, admitted))));
         let size = asked.route.rule.body.unwrap_or(app.body.size);
         if asked.names.may_hold(&CONTENT_LENGTH)
             && declared_length(request.headers()).is_some_and(|length| length > size)
@@ -129,13 +129,13 @@ impl Gateway {
         &self,
         asked: &Asked<'_>,
         app: &App,
-        (outbound, client): (Outbound<Limited>, Option<ClientEnd>),
+        (outbound, client): (Outbound<Limited>, Option<Box<ClientEnd>>),
     ) -> Replying {
         let outbound = if client.is_some() { outbound.as_websocket() } else { outbound };
         match app.upstream.send(outbound, app.host).await {
             Ok(Answer { mut response, switched }) => {
                 if let (Some(client), Some(app_end)) = (client, switched) {
-                    self.open_tunnel(client, app_end, app.tunnel_idle);
+                    self.open_tunnel(*client, app_end, app.tunnel_idle);
                 }
                 self.returned(asked, &mut response);
                 response

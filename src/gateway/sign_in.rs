@@ -13,6 +13,7 @@
 //! | … whose tokens do not verify | 500: the settings are wrong |
 //! | … that is right | 303 to the page to come back to, with the cookies of a new session |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE};
@@ -290,7 +291,7 @@ impl Gateway {
     }
 
     /// The session that the browser has had so far.
-    async fn before(&self, asked: &Asked<'_>, headers: &HeaderMap) -> (Presented, TokenState) {
+    async fn before(&self, asked: &Asked<'_>, headers: &HeaderMap) -> (Arc<Presented>, TokenState) {
         let (host, now) = (&asked.route.site.host, self.0.clock.now());
         let (presented, state, _) =
             self.0.checker.look(&self.0.sessions, (headers, asked.network()), host, now).await;

@@ -28,7 +28,7 @@ impl HostPort {
             };
             return Some(Self { name: format!("[{address}]"), port });
         }
-        let colon = memchr::memchr(b':', text.as_bytes());
+        let colon = text.bytes().rposition(|byte| byte == b':');
         let (name, port) = match colon.and_then(|at| text.split_at_checked(at)) {
             None => (text, None),
             Some((name, port)) => (name, Some(parse_port(port.get(1..)?)?)),
@@ -50,29 +50,31 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn is_name(name: &str) -> bool {
-    if name.len() > MAX_NAME || !name.bytes().all(is_name_byte) {
-        return false;
-    }
-    let (mut rest, mut last) = (name.as_bytes(), name.as_bytes());
-    while let Some(end) = memchr::memchr(b'.', rest) {
-        if !(1..=MAX_LABEL).contains(&end) {
+    // Every request names a host: its bytes are looked at once.
+    let mut label = 0;
+    for (at, byte) in name.bytes().enumerate() {
+        if byte == b'.' {
+            if !(1..=MAX_LABEL).contains(&(at - label)) {
+                return false;
+            }
+            label = at + 1;
+        } else if !is_name_byte(byte) {
             return false;
         }
-        rest = rest.get(end + 1..).unwrap_or_default();
-        last = rest;
     }
-    let number = last.first().is_some_and(u8::is_ascii_digit) && ends_in_number(name);
-    (1..=MAX_LABEL).contains(&last.len()) && (!number || name.parse::<Ipv4Addr>().is_ok())
+    let last = name.as_bytes().get(label..).unwrap_or_default();
+    let number = last.first().is_some_and(u8::is_ascii_digit) && ends_in_number(last);
+    (1..=MAX_LABEL).contains(&last.len())
+        && name.len() <= MAX_NAME
+        && (!number || name.parse::<Ipv4Addr>().is_ok())
 }
 
 const fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// Whether a browser would take the name for an IPv4 address (WHATWG URL, "ends in a number"): its last label then begins with
-/// a digit.
-fn ends_in_number(name: &str) -> bool {
-    let last = name.as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
+/// Whether a browser would take a name with this last label for an IPv4 address (WHATWG URL, "ends in a number").
+fn ends_in_number(last: &[u8]) -> bool {
     let hex = last.strip_prefix(b"0x").or_else(|| last.strip_prefix(b"0X"));
     last.iter().all(u8::is_ascii_digit) || hex.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }

@@ -31,11 +31,11 @@ pub enum Judgement {
     /// Decided.
     Settled(Verdict),
     /// Decided, and a renewal goes on beside the request.
-    Beside(Verdict, RenewRequest),
+    Beside(Verdict, Box<RenewRequest>),
     /// Decided, but a renewal would end the token: it is made first, and where nothing comes of it the decision stands.
-    First(Verdict, RenewRequest),
+    First(Verdict, Box<RenewRequest>),
     /// Not decided before a renewal.
-    Renew(RenewRequest),
+    Renew(Box<RenewRequest>),
 }
 
 /// A renewal to make.
@@ -188,7 +188,7 @@ fn judge_live(
     let verdict = Verdict::Admit(Caller::Known(identity, access), change);
     match request {
         Some(request) => {
-            let request = RenewRequest { access_ends: ends, ..request };
+            let request = Box::new(RenewRequest { access_ends: ends, ..request });
             if policy.capabilities.kills_access {
                 Judgement::First(verdict, request)
             } else {
@@ -207,7 +207,8 @@ fn judge_dead(need: &Need, asker: Asker, presented: &Presented, dead: &Dead, pol
     let blind = if asker == Asker::Navigation { Blind::Allowed } else { Blind::Refused };
     match renewal(presented, identity, blind, policy) {
         Some(request) => {
-            Judgement::Renew(RenewRequest { stale: stand_in(need, asker, presented, identity), ..request })
+            let stale = stand_in(need, asker, presented, identity);
+            Judgement::Renew(Box::new(RenewRequest { stale, ..request }))
         }
         None => {
             let reason = match dead {

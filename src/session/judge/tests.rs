@@ -330,7 +330,7 @@ fn stale_need(require: Require) -> Need {
 /// A request whose access token ended at 100, on a rule that serves such for a minute.
 fn stand_in_request(need: &Need, asker: Asker, state: TokenState) -> Option<RenewRequest> {
     match judge(need, asker, &cookies("ars"), state, &policy()) {
-        Judgement::Renew(request) => Some(request),
+        Judgement::Renew(request) => Some(*request),
         Judgement::First(..) | Judgement::Beside(..) | Judgement::Settled(_) => None,
     }
 }
