@@ -74,8 +74,15 @@ impl RequestId {
     /// The same as a header has it.
     #[must_use]
     pub fn value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
+        said_once(HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static("")))
     }
+}
+
+/// A value that is said once, and so has no place among those that HTTP/2 says again by number: there it would be looked through
+/// for each of its like, and drive out others (RFC 7541 §7.1.3, literals that are never indexed).
+pub(crate) fn said_once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 impl Deref for RequestId {

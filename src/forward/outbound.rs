@@ -15,6 +15,7 @@ use quick_cache::unsync::Cache;
 
 use crate::forward::clean::{Cleaned, Trailers};
 use crate::forward::trace::{self, NewTrace, TRACEPARENT, TRACESTATE};
+use crate::random::said_once;
 use crate::text::put_address;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -124,7 +125,7 @@ impl<B> Cleaned<B> {
         headers.insert(FORWARDED, forwarded);
         headers.insert(X_REAL_IP, real_ip);
         let (parent, state) = trace::next(trace, via.trace);
-        headers.insert(TRACEPARENT, value(parent.to_vec()));
+        headers.insert(TRACEPARENT, said_once(value(parent.to_vec())));
         for line in state {
             headers.append(TRACESTATE, line);
         }
