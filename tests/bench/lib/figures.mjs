@@ -1,4 +1,5 @@
 // Figures of all rounds, and their table.
+import { OWN } from './peers.mjs'
 
 export const median = list => {
   const sorted = [...list].sort((a, b) => a - b)
@@ -48,7 +49,9 @@ export function spread (list) {
   return short(median(found)) + ends
 }
 
-const PEERS = ['nginx', 'HAProxy', 'Envoy', 'floor', 'Doorkeep']
+const PEERS = ['nginx', 'HAProxy', 'Envoy', 'floor', 'Doorkeep', 'optimized']
+/** As their columns are headed. */
+const HEADS = { optimized: 'Doorkeep, optimized' }
 
 /** The one figure of a row that is held against other peers', and its unit. */
 const FIGURES = { cpu: 'CPU µs', perGib: 'CPU s per GiB', kib: 'KiB', ms: 'ms' }
@@ -67,21 +70,22 @@ const label = what =>
 /** Markdown, for the README: what each peer costs; then what Doorkeep alone is asked. */
 export function print (figures) {
   const rows = [...figures.rows.values()]
+  const peers = PEERS.filter(who => who !== 'optimized' || OWN === who)
   const beside = [...new Set(rows.filter(row => PEERS.includes(row.who) && row.scenario !== 'cold').map(row => row.what))]
   const lines = beside.flatMap(what => {
-    const name = Object.keys(FIGURES).find(name => figures.of(what, 'Doorkeep', name) !== undefined)
-    if (!name || PEERS.every(who => who === 'Doorkeep' || figures.of(what, who, name) === undefined)) return []
-    const cells = PEERS.map(who => spread(figures.all(what, who, name)))
+    const name = Object.keys(FIGURES).find(name => figures.of(what, OWN, name) !== undefined)
+    if (!name || peers.every(who => who === OWN || figures.of(what, who, name) === undefined)) return []
+    const cells = peers.map(who => spread(figures.all(what, who, name)))
     const times = (who, other) => spread(figures.ratios(what, who, name, other, 'nginx'))
-    return [[`${label(what)}, ${FIGURES[name]}`, ...cells, times('Doorkeep', against(what))]]
+    return [[`${label(what)}, ${FIGURES[name]}`, ...cells, times(OWN, against(what))]]
   })
-  table(['', ...PEERS, 'Doorkeep × nginx'], lines)
+  table(['', ...peers.map(who => HEADS[who] ?? who), `${HEADS[OWN] ?? OWN} × nginx`], lines)
   const algorithms = [...new Set(rows.filter(row => row.scenario === 'cold' && row.what.includes(',')).map(row => row.what.split(',')[0]))]
   table(['CPU µs', 'signature alone', 'verification alone', 'request, each token new'], algorithms.map(algorithm => [
     algorithm,
     spread(figures.all(`${algorithm}, signature alone`, 'alone', 'cpu')),
     spread(figures.all(`${algorithm}, whole verification alone`, 'alone', 'cpu')),
-    spread(figures.all(`${algorithm}, each new`, 'Doorkeep', 'cpu'))]))
+    spread(figures.all(`${algorithm}, each new`, OWN, 'cpu'))]))
   const busy = rows.filter(row => ['plain', 'warm'].includes(row.scenario)).flatMap(row => row.rounds.map(found => found?.busy)).filter(Number.isFinite)
   if (busy.length > 0) console.log(`The measured processor was busy ${spread(busy)} of the time.\n`)
 }

@@ -57,10 +57,11 @@ access = "public"
 `
 }
 
-function startDoorkeep (setup) {
+/** Doorkeep: as cargo builds it, or as deploy/optimize does. */
+const startDoorkeep = program => setup => {
   const file = join(setup.folder, 'doorkeep.toml')
   writeFileSync(file, settings(setup))
-  return [doorkeep, ['run', '--config', file]]
+  return [program, ['run', '--config', file]]
 }
 
 function startNginx ({ folder, port, upstream, tls, keys }) {
@@ -201,8 +202,14 @@ export const PEERS = {
   HAProxy: { start: startHaproxy, tokens: ALGORITHMS },
   Envoy: { start: startEnvoy, tokens: ALGORITHMS },
   floor: { start: startFloor, tokens: ALGORITHMS },
-  Doorkeep: { start: startDoorkeep, tokens: ALGORITHMS }
+  Doorkeep: { start: startDoorkeep(doorkeep), tokens: ALGORITHMS }
 }
+
+const optimized = process.env.BENCH_OPTIMIZED
+if (optimized) PEERS.optimized = { start: startDoorkeep(optimized), tokens: ALGORITHMS }
+
+/** The Doorkeep that promises are held against. */
+export const OWN = optimized ? 'optimized' : 'Doorkeep'
 
 const folders = join(output, 'bench')
 mkdirSync(folders, { recursive: true })

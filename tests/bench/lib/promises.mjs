@@ -1,5 +1,6 @@
 // What Doorkeep promises of its cost, each held against the figures of this run: one line for each that can be told.
 import { median, spread } from './figures.mjs'
+import { OWN } from './peers.mjs'
 import { ALGORITHMS } from './tokens.mjs'
 
 /** `ok` or `not ok`: `list` (one for each round) is at most, or at least, `limit`. */
@@ -13,35 +14,35 @@ function hold (name, list, limit, { least = false, unit = '' } = {}) {
 
 export function promises (figures) {
   const ratios = (what, who, otherWhat, otherWho, name = 'cpu') => figures.ratios(what, who, name, otherWhat, otherWho)
-  hold('plain, of nginx', ratios('plain', 'Doorkeep', 'plain', 'nginx'), 1.15)
+  hold('plain, of nginx', ratios('plain', OWN, 'plain', 'nginx'), 1.15)
   for (const algorithm of ALGORITHMS) {
-    hold(`${algorithm} warm, of nginx plain`, ratios(algorithm, 'Doorkeep', 'plain', 'nginx'), 1.25)
-    hold(`${algorithm} warm, of Envoy with its cache`, ratios(algorithm, 'Doorkeep', algorithm, 'Envoy'), 0.45)
+    hold(`${algorithm} warm, of nginx plain`, ratios(algorithm, OWN, 'plain', 'nginx'), 1.25)
+    hold(`${algorithm} warm, of Envoy with its cache`, ratios(algorithm, OWN, algorithm, 'Envoy'), 0.45)
   }
   for (const algorithm of ALGORITHMS) {
-    const bound = figures.all('plain', 'Doorkeep', 'cpu').map((plain, round) =>
+    const bound = figures.all('plain', OWN, 'cpu').map((plain, round) =>
       plain + 1.1 * figures.all(`${algorithm}, signature alone`, 'alone', 'cpu')[round])
-    const found = figures.all(`${algorithm}, each new`, 'Doorkeep', 'cpu').map((cpu, round) => cpu / bound[round])
+    const found = figures.all(`${algorithm}, each new`, OWN, 'cpu').map((cpu, round) => cpu / bound[round])
     hold(`${algorithm} cold, of plain and 1.1 verifications`, found, 1)
   }
-  hold('HTTP/2 plain, of the floor', ratios('HTTP/2', 'Doorkeep', 'HTTP/2', 'floor'), 1.1)
-  hold('HTTP/2 with RS256, of the floor', ratios('HTTP/2 RS256', 'Doorkeep', 'HTTP/2 RS256', 'floor'), 1.1)
-  hold('new TLS connection, of the floor', ratios('new TLS connection', 'Doorkeep', 'new TLS connection', 'floor'), 1.1)
-  hold('new TLS connection, of nginx', ratios('new TLS connection', 'Doorkeep', 'new TLS connection', 'nginx'), 0.8)
+  hold('HTTP/2 plain, of the floor', ratios('HTTP/2', OWN, 'HTTP/2', 'floor'), 1.1)
+  hold('HTTP/2 with RS256, of the floor', ratios('HTTP/2 RS256', OWN, 'HTTP/2 RS256', 'floor'), 1.1)
+  hold('new TLS connection, of the floor', ratios('new TLS connection', OWN, 'new TLS connection', 'floor'), 1.1)
+  hold('new TLS connection, of nginx', ratios('new TLS connection', OWN, 'new TLS connection', 'nginx'), 0.8)
   // Two workers share both processors with the load, so what they do in a second is reckoned from what a request costs them.
-  hold('two workers, of one', ratios('one worker', 'Doorkeep', 'two workers', 'Doorkeep').map(ratio => 2 * ratio), 1.8, { least: true })
-  hold('idle connection, HTTP/1.1', figures.all('HTTP/1.1', 'Doorkeep', 'kib'), 16, { unit: ' KiB' })
-  hold('memory at the start', figures.all('memory', 'Doorkeep', 'start'), 16, { unit: ' MiB' })
-  hold('memory under load', figures.all('memory', 'Doorkeep', 'load'), 64, { unit: ' MiB' })
+  hold('two workers, of one', ratios('one worker', OWN, 'two workers', OWN).map(ratio => 2 * ratio), 1.8, { least: true })
+  hold('idle connection, HTTP/1.1', figures.all('HTTP/1.1', OWN, 'kib'), 16, { unit: ' KiB' })
+  hold('memory at the start', figures.all('memory', OWN, 'start'), 16, { unit: ' MiB' })
+  hold('memory under load', figures.all('memory', OWN, 'load'), 64, { unit: ' MiB' })
   for (const way of ['down', 'up']) {
-    hold(`1 GiB ${way}, growth`, figures.all(`stream ${way}`, 'Doorkeep', 'grown'), 16, { unit: ' MiB' })
-    hold(`1 GiB ${way}, of nginx`, ratios(`stream ${way}`, 'Doorkeep', `stream ${way}`, 'nginx', 'perGib'), 0.7)
+    hold(`1 GiB ${way}, growth`, figures.all(`stream ${way}`, OWN, 'grown'), 16, { unit: ' MiB' })
+    hold(`1 GiB ${way}, of nginx`, ratios(`stream ${way}`, OWN, `stream ${way}`, 'nginx', 'perGib'), 0.7)
   }
-  hold('first 200 after the start', figures.all('first 200', 'Doorkeep', 'ms'), 20, { unit: ' ms' })
+  hold('first 200 after the start', figures.all('first 200', OWN, 'ms'), 20, { unit: ' ms' })
   // 64 MiB are reckoned for tokens; an allocator rounds up.
-  hold('200,000 tokens, growth', figures.all('200,000 tokens', 'Doorkeep', 'grown'), 80, { unit: ' MiB' })
-  const after = figures.all('200,000 tokens', 'Doorkeep', 'after')
-  hold('a token that is there, among 200,000', figures.all('200,000 tokens', 'Doorkeep', 'before').map((before, round) => after[round] / before), 1.1)
+  hold('200,000 tokens, growth', figures.all('200,000 tokens', OWN, 'grown'), 80, { unit: ' MiB' })
+  const after = figures.all('200,000 tokens', OWN, 'after')
+  hold('a token that is there, among 200,000', figures.all('200,000 tokens', OWN, 'before').map((before, round) => after[round] / before), 1.1)
   for (const fault of figures.faults) {
     process.exitCode = 1
     console.log(`not ok ${fault}`)

@@ -10,7 +10,7 @@ import { until } from '../../lib/report.mjs'
 import { cost, costConnection, costHttp2, costOnce, costTogether, sendOnce } from './load.mjs'
 import { median } from './figures.mjs'
 import { LOAD, MEASURED, forgetPeak, peak, resident, runOn, share, spent, startOn } from './machine.mjs'
-import { PEERS, Peer, settings } from './peers.mjs'
+import { OWN, PEERS, Peer, settings } from './peers.mjs'
 import { ALGORITHMS, mint, mintMany } from './tokens.mjs'
 
 /** Tokens that a warm cache holds, and those that are new to it. */
@@ -65,9 +65,9 @@ function warm (name, algorithm) {
 }
 
 function cold (algorithm) {
-  return row('cold', `${algorithm}, each new`, 'Doorkeep', async run => {
+  return row('cold', `${algorithm}, each new`, OWN, async run => {
     const [before, tokens] = [await run.tokens(algorithm, WARM, 'warm'), await run.tokens(algorithm, COLD[algorithm], 'cold')]
-    return run.with('Doorkeep', { algorithm }, peer => costOnce(peer, tokens, before))
+    return run.with(OWN, { algorithm }, peer => costOnce(peer, tokens, before))
   })
 }
 
@@ -90,10 +90,10 @@ const connections = name => row('handshakes', 'new TLS connection', name,
 /** With one worker, and with two, when as much is asked as the processors do: each new ES256 token is work enough. */
 function workers (count) {
   const processors = count === 1 ? MEASURED : `${MEASURED},${LOAD}`
-  return row('workers', count === 1 ? 'one worker' : 'two workers', 'Doorkeep', async run => {
+  return row('workers', count === 1 ? 'one worker' : 'two workers', OWN, async run => {
     const [before, tokens] = [await run.tokens('ES256', WARM, 'warm'), await run.tokens('ES256', COLD.ES256, 'cold')]
     const where = count === 1 ? LOAD : processors
-    return run.with('Doorkeep', { algorithm: 'ES256', processors }, peer => costTogether(peer, tokens, before, where))
+    return run.with(OWN, { algorithm: 'ES256', processors }, peer => costTogether(peer, tokens, before, where))
   })
 }
 
@@ -118,9 +118,9 @@ function idle (kind, name) {
 }
 
 /** MiB at the start, and at most while requests with and without tokens come in. */
-const memory = row('memory', 'memory', 'Doorkeep', async run => {
+const memory = row('memory', 'memory', OWN, async run => {
   const tokens = await run.tokens('RS256', WARM, 'warm')
-  return run.with('Doorkeep', { algorithm: 'RS256' }, async peer => {
+  return run.with(OWN, { algorithm: 'RS256' }, async peer => {
     await cost(peer, run.seconds, { tokens })
     return { start: peer.heldAtStart / 1024, load: peak(peer.child) / 1024 }
   })
@@ -160,9 +160,9 @@ const begin = name => row('start', 'first 200', name, async run => {
 })
 
 /** 200,000 live tokens: what the memory of verified tokens holds, and what a token costs then that is there. */
-const many = row('many', '200,000 tokens', 'Doorkeep', async run => {
+const many = row('many', '200,000 tokens', OWN, async run => {
   const [often, all] = [await run.tokens('HS256', WARM, 'warm'), await run.tokens('HS256', LIVE, 'live')]
-  return run.with('Doorkeep', { algorithm: 'HS256' }, async peer => {
+  return run.with(OWN, { algorithm: 'HS256' }, async peer => {
     const before = await cost(peer, run.seconds, { tokens: often })
     const held = resident(peer.child)
     await sendOnce(peer, all)
@@ -178,14 +178,14 @@ const checking = peers.filter(name => PEERS[name].tokens.length > 0)
 export const SCENARIOS = {
   plain: peers.map(plain),
   warm: [plain('nginx'), ...ALGORITHMS.flatMap(algorithm => checking.map(name => warm(name, algorithm)))],
-  cold: [plain('Doorkeep'), ...ALGORITHMS.flatMap(algorithm => [
+  cold: [plain(OWN), ...ALGORITHMS.flatMap(algorithm => [
     cold(algorithm), alone(algorithm, 'signature', 'signature alone'), alone(algorithm, 'verify', 'whole verification alone')])],
   tls: [...peers.map(name => http2(name)), ...checking.map(name => http2(name, 'RS256'))],
   handshakes: peers.map(connections),
   workers: [workers(1), workers(2)],
-  idle: ['http1', 'tls', 'http2'].flatMap(kind => ['nginx', 'floor', 'Doorkeep'].map(name => idle(kind, name))),
+  idle: ['http1', 'tls', 'http2'].flatMap(kind => ['nginx', 'floor', OWN].map(name => idle(kind, name))),
   memory: [memory],
   stream: ['down', 'up'].flatMap(way => peers.map(name => stream(way, name))),
-  start: ['nginx', 'Doorkeep'].map(begin),
+  start: ['nginx', OWN].map(begin),
   many: [many]
 }
