@@ -267,16 +267,9 @@ impl Gateway {
                 return Box::new(malformed(fault.status(), &fault.to_string(), &visit.request_id));
             }
         };
-        let route = match self.0.routes.find(&target) {
+        let route = match self.route(&target, &visit.request_id) {
             Ok(route) => route,
-            Err(NoRoute::UnknownHost) => {
-                let detail = "This server serves no site of that name.";
-                return Box::new(malformed(StatusCode::MISDIRECTED_REQUEST, detail, &visit.request_id));
-            }
-            Err(fault @ NoRoute::Ambiguous(_)) => {
-                let detail = fault.to_string();
-                return Box::new(malformed(StatusCode::BAD_REQUEST, &detail, &visit.request_id));
-            }
+            Err(answer) => return answer,
         };
         visit.route(&route.site.host, &route.rule.name);
         let asked = self.asked((request.method(), head), (route, &target), came, visit);
@@ -320,6 +313,19 @@ impl Gateway {
         }
         finish(&asked, &mut response, lines);
         response
+    }
+
+    /// Step 1: where a request belongs. `Err` is the answer to one that belongs nowhere.
+    fn route(&self, target: &Target, request_id: &str) -> Result<Route<'_>, Replying> {
+        self.0.routes.find(target).map_err(|fault| {
+            let (status, detail) = match fault {
+                NoRoute::UnknownHost => {
+                    (StatusCode::MISDIRECTED_REQUEST, "This server serves no site of that name.".to_owned())
+                }
+                NoRoute::Ambiguous(_) => (StatusCode::BAD_REQUEST, fault.to_string()),
+            };
+            Box::new(malformed(status, &detail, request_id))
+        })
     }
 
     fn asked<'a>(
