@@ -39,7 +39,7 @@ impl Checker {
         host: &str,
         now: UnixTime,
     ) -> (Arc<Presented>, TokenState, Seen) {
-        let mut presented = sessions.read(headers, network);
+        let mut presented = sessions.read(headers, network, |text| self.known(text));
         let checked = match &presented.access {
             None => None,
             Some(access) => {
@@ -55,6 +55,14 @@ impl Checker {
         };
         let state = sessions.state(&mut presented, verified, host, now);
         (Arc::new(presented), state, seen)
+    }
+
+    /// The token of this text, where it was verified before.
+    fn known(&self, text: &[u8]) -> Option<AccessToken> {
+        match self {
+            Self::Signed(verifier) => verifier.known(text),
+            Self::Opaque(_) => None,
+        }
     }
 
     /// What a token is that a client in a network presents. `standing` is asked for where nothing else

@@ -44,10 +44,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// What a request head presents that came from there.
-    #[must_use]
-    pub fn read(&self, headers: &HeaderMap, network: Network) -> Presented {
-        Presented { network, ..cookies::read(headers, self.carrier.names()) }
+    /// What a request head presents that came from there; `known` gives the access token of a text, where it is a known one.
+    pub fn read(
+        &self,
+        headers: &HeaderMap,
+        network: Network,
+        known: impl FnOnce(&[u8]) -> Option<AccessToken>,
+    ) -> Presented {
+        Presented { network, ..cookies::read_with(headers, self.carrier.names(), known) }
     }
 
     /// What the notes of ours are about that came beside what is presented: then it was somebody's session here.

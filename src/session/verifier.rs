@@ -121,7 +121,7 @@ pub struct Verifier {
 #[derive(Debug)]
 struct Current {
     keys: Arc<Vec<VerificationKey>>,
-    cache: Cache<Genuine, Identity, TokenWeight>,
+    cache: Cache<Genuine, Known, TokenWeight>,
     /// The header of the last genuine token that had another one than the one before: most have the same.
     header: ArcSwapOption<Header>,
 }
@@ -198,14 +198,21 @@ impl Verifier {
     #[must_use]
     pub fn verify(&self, token: &AccessToken, now: UnixTime) -> (Verified, Seen) {
         let current = self.current.load();
-        if let Some(identity) = current.cache.get(&AsGenuine(token)) {
-            return (self.at(identity, now), Seen::Before);
+        if let Some(known) = current.cache.get(&AsGenuine(token.expose().as_bytes())) {
+            return (self.at(known.identity, now), Seen::Before);
         }
         let verified = self.verify_with(&current, token, now);
         if let Verified::Live(identity) = &verified {
-            current.cache.insert(Genuine(token.clone()), identity.clone());
+            let known = Known { token: token.clone(), identity: identity.clone() };
+            current.cache.insert(Genuine(token.clone()), known);
         }
         (verified, Seen::First)
+    }
+
+    /// The token of this text, where it was verified before, over or not: such a text need not be read again.
+    #[must_use]
+    pub fn known(&self, text: &[u8]) -> Option<AccessToken> {
+        self.current.load().cache.get(&AsGenuine(text)).map(|known| known.token)
     }
 
     /// Verifies a token without asking or filling the memory: for tokens that were just issued.
@@ -400,8 +407,8 @@ fn number(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, T
 #[derive(Clone, Debug)]
 struct TokenWeight;
 
-impl Weighter<Genuine, Identity> for TokenWeight {
-    fn weight(&self, Genuine(token): &Genuine, _: &Identity) -> u64 {
+impl Weighter<Genuine, Known> for TokenWeight {
+    fn weight(&self, Genuine(token): &Genuine, _: &Known) -> u64 {
         1024 + 6 * token.expose().len() as u64
     }
 }
@@ -410,28 +417,36 @@ impl Weighter<Genuine, Identity> for TokenWeight {
 #[derive(Debug, PartialEq, Eq)]
 struct Genuine(AccessToken);
 
-/// A token that may be one of them.
-struct AsGenuine<'a>(&'a AccessToken);
+/// What is remembered of it.
+#[derive(Clone, Debug)]
+struct Known {
+    /// The same token.
+    token: AccessToken,
+    identity: Identity,
+}
+
+/// A text that may be one of them.
+struct AsGenuine<'a>(&'a [u8]);
 
 /// So many bytes at the end tell genuine tokens apart: 192 bits of their signature.
 const TELLING: usize = 32;
 
 impl Hash for AsGenuine<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let text = self.0.expose().as_bytes();
-        state.write(text.last_chunk::<TELLING>().map_or(text, <[u8; TELLING]>::as_slice));
+        state.write(self.0.last_chunk::<TELLING>().map_or(self.0, <[u8; TELLING]>::as_slice));
     }
 }
 
 impl Hash for Genuine {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        AsGenuine(&self.0).hash(state);
+        AsGenuine(self.0.expose().as_bytes()).hash(state);
     }
 }
 
 impl Equivalent<Genuine> for AsGenuine<'_> {
     fn equivalent(&self, known: &Genuine) -> bool {
-        *self.0 == known.0
+        let known = known.0.expose().as_bytes();
+        std::ptr::eq(self.0, known) || self.0 == known
     }
 }
 

@@ -258,6 +258,33 @@ fn memory_is_by_the_whole_token_and_minds_the_expiry_each_time() {
 }
 
 #[test]
+fn a_genuine_signature_lends_its_place_to_no_other_token() {
+    let verifier = Verifier::new(rules());
+    let (token, other) = (with(|_| ()), with(|claims| drop(claims.insert("sub".into(), json!("root")))));
+    let now = UnixTime::from_secs(NOW);
+    assert!(matches!(verifier.verify(&token, now).0, Verified::Live(_)));
+    let (_, signature) = token.expose().rsplit_once('.').expect("three parts");
+    let (claims, _) = other.expose().rsplit_once('.').expect("three parts");
+    for forged in [format!("{claims}.{signature}"), format!("x{}", token.expose()), signature.to_owned()] {
+        let forged = AccessToken::parse(&forged).expect("a token");
+        assert_eq!(verifier.known(forged.expose().as_bytes()), None, "{}", forged.expose());
+        assert!(matches!(verifier.verify(&forged, now), (Verified::Invalid(_), Seen::First)));
+    }
+}
+
+#[test]
+fn a_text_is_known_once_its_token_was_verified_and_until_the_keys_change() {
+    let verifier = fetched(SECRET);
+    let (token, now) = (with(|_| ()), UnixTime::from_secs(NOW));
+    let known = || verifier.known(token.expose().as_bytes());
+    assert_eq!(known(), None);
+    assert!(matches!(verifier.verify(&token, now).0, Verified::Live(_)));
+    assert_eq!(known().as_ref(), Some(&token));
+    assert_eq!(verifier.replace(secret(b"another")), Replaced::New);
+    assert_eq!(known(), None);
+}
+
+#[test]
 fn a_just_issued_token_is_not_remembered_before_it_is_presented() {
     let verifier = Verifier::new(rules());
     let token = with(|_| ());
