@@ -55,7 +55,7 @@ impl<'a> Visit<'a> {
             sign_in: "",
             version: word(request.version()),
             method: request.method().clone(),
-            target: request.uri().path_and_query().cloned(),
+            target: request.uri().path_and_query().filter(|_| !request.uri().path().is_empty()).cloned(),
             peer,
             site: "",
             rule: "",
