@@ -208,7 +208,7 @@ export const PEERS = {
 const optimized = process.env.BENCH_OPTIMIZED
 if (optimized) PEERS.optimized = { start: startDoorkeep(optimized), tokens: ALGORITHMS }
 
-/** The Doorkeep that promises are held against. */
+/** The Doorkeep of rows that are measured with one of them alone. */
 export const OWN = optimized ? 'optimized' : 'Doorkeep'
 
 const folders = join(output, 'bench')
