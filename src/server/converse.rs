@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::body::ReplyBody;
 use crate::meter::Meters;
@@ -39,13 +40,44 @@ pub(super) struct Conversation<H> {
     pub(super) seat: Seat,
 }
 
-/// The rest of a connection's life. Each stage has memory of its own, which goes with it: most connections spend most of their
-/// life waiting for a request, and that stage takes the least.
-pub(super) type Talking = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A stage of a connection's life, which ends with the next one. Each has memory of its own, which goes with it: most connections
+/// spend most of their life waiting for a request, and that stage takes the least. None of them runs inside another, so that what
+/// wakes a connection is with it at once.
+pub(super) struct Stage(Pin<Box<dyn Future<Output = Option<Self>> + Send>>);
+
+impl Stage {
+    pub(super) fn new(stage: impl Future<Output = Option<Self>> + Send + 'static) -> Self {
+        Self(Box::pin(stage))
+    }
+}
+
+/// All stages of a connection, one after the other, until it is cut.
+pub(super) struct Stages {
+    now: Stage,
+    cut: Seldom<WaitForCancellationFutureOwned>,
+}
+
+impl Stages {
+    pub(super) fn new(first: Stage, cut: CancellationToken) -> Self {
+        Self { now: first, cut: Seldom::new(cut.cancelled_owned()) }
+    }
+}
+
+impl Future for Stages {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(next) = self.now.0.as_mut().poll(cx) {
+            let Some(next) = next else { return Poll::Ready(()) };
+            self.now = next;
+        }
+        Pin::new(&mut self.cut).poll(cx)
+    }
+}
 
 impl<H: Handler> Conversation<H> {
     /// Begins a connection: with a PROXY protocol head from those who send one, with a handshake where the door has TLS.
-    pub(super) async fn greet(self, stream: TcpStream, tls: Option<Tls>) -> Option<Talking> {
+    pub(super) async fn greet(self, stream: TcpStream, tls: Option<Tls>) -> Option<Stage> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
@@ -55,7 +87,7 @@ impl<H: Handler> Conversation<H> {
             () = finish.cancelled() => None,
         };
         let (speaker, stream) = begun?;
-        let Some(tls) = tls else { return Some(Box::pin(speaker.plain(stream))) };
+        let Some(tls) = tls else { return Some(Stage::new(speaker.plain(stream))) };
         let greeted = tokio::select! {
             greeted = tls.accept(stream) => greeted,
             () = finish.cancelled() => None,
@@ -91,7 +123,7 @@ struct Speaker<H> {
 
 impl<H: Handler> Speaker<H> {
     /// Without TLS, HTTP/2 is known by its preface.
-    async fn plain(self, stream: Rewound<TcpStream>) {
+    async fn plain(self, stream: Rewound<TcpStream>) -> Option<Stage> {
         let Self { peer, hall, seat } = self;
         let limits = hall.limits;
         let pacer = Pacer::new(limits.head, limits.idle);
@@ -103,18 +135,21 @@ impl<H: Handler> Speaker<H> {
                 let finish = hall.life.finish.clone();
                 tokio::select! {
                     begun = sniff(stream) => begun,
-                    () = finish.cancelled() => return,
+                    () = finish.cancelled() => return None,
                 }
             }
         };
         let talk = Talk { came: Came { peer, by: By::Plain, certificate: None }, hall, pacer };
         match begun {
-            Ok((protocol, stream)) => talk.serve(protocol, stream).await,
-            Err(error) => tracing::debug!(%error, "a client connection ended before its first request"),
+            Ok((protocol, stream)) => Some(talk.serve(protocol, stream)),
+            Err(error) => {
+                tracing::debug!(%error, "a client connection ended before its first request");
+                None
+            }
         }
     }
 
-    fn encrypted<S>(self, greeted: Greeted<S>) -> Talking
+    fn encrypted<S>(self, greeted: Greeted<S>) -> Stage
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -140,59 +175,55 @@ struct Talk<H> {
 }
 
 impl<H: Handler> Talk<H> {
-    fn serve<S>(self, protocol: Protocol, stream: Rewound<S>) -> Talking
+    fn serve<S>(self, protocol: Protocol, stream: Rewound<S>) -> Stage
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match (protocol, self.hall.limits.http2) {
-            (Protocol::Http2, Some(http2)) => Box::pin(async move {
+            (Protocol::Http2, Some(http2)) => Stage::new(async move {
                 self.pacer.let_go();
                 let Self { came, hall, .. } = self;
                 let Hall { handler, limits, life, meters, .. } = hall;
                 let peer = came.peer;
                 let ended = Http2 { came, handler, limits, http2, life }.serve(stream).await;
                 told(ended, None, &meters, peer);
+                None
             }),
-            (Protocol::Http1, _) | (Protocol::Http2, None) => Box::pin(self.http1(stream)),
+            (Protocol::Http1, _) | (Protocol::Http2, None) => self.rest(stream),
         }
     }
 
-    /// Serves an HTTP/1.1 connection: its requests, and the rests between them.
-    async fn http1<S>(self, mut stream: Rewound<S>)
+    /// Waits for the next request of an HTTP/1.1 connection.
+    fn rest<S>(self, mut stream: Rewound<S>) -> Stage
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        loop {
+        Stage::new(async move {
             let stirred = tokio::select! {
                 stirred = stream.stirs() => stirred,
                 () = self.hall.life.finish.cancelled() => Ok(Stirring::End),
             };
             match stirred {
-                Ok(Stirring::Bytes) => {}
+                Ok(Stirring::Bytes) => Some(Stage::new(self.requests(stream))),
                 Ok(Stirring::End) => {
                     // The other end is told in the words of TLS, too. Where it is gone, nobody has to be.
                     let _gone = stream.shutdown().await;
-                    return;
+                    None
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a client connection ended at rest");
-                    return;
+                    None
                 }
             }
-            // What serves requests is freed while none come.
-            match Box::pin(self.requests(stream)).await {
-                Some(at_rest) => stream = at_rest,
-                None => return,
-            }
-        }
+        })
     }
 
-    /// Serves requests until the connection ends or comes to rest.
-    async fn requests<S>(&self, stream: S) -> Option<S>
+    /// Serves requests until the connection ends or comes to rest: what it takes is freed while none come.
+    async fn requests<S>(self, stream: Rewound<S>) -> Option<Stage>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { came, hall, pacer } = self;
+        let Self { came, hall, pacer } = &self;
         let Hall { handler, limits, life, meters, .. } = hall;
         let asked = (handler.clone(), came.clone());
         let wording = Box::new(move |status| worded(asked.0.unread(status, &asked.1)));
@@ -215,21 +246,20 @@ impl<H: Handler> Talk<H> {
         if limits.head_fields != LIBRARY_FIELDS {
             builder.max_headers(limits.head_fields);
         }
-        let served = builder
-            .max_buf_size(limits.head_bytes.max(64 * 1024))
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut served = pin!(served);
-        let ended = tokio::select! {
-            biased;
-            ended = served.as_mut() => ended,
-            () = Seldom::new(life.finish.cancelled()) => {
-                served.as_mut().graceful_shutdown();
-                served.await
+        builder.max_buf_size(limits.head_bytes.max(64 * 1024));
+        let ended = {
+            let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+            tokio::select! {
+                biased;
+                ended = served.as_mut() => ended,
+                () = Seldom::new(life.finish.cancelled()) => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
             }
         };
         told(ended, left.fault(), meters, came.peer);
-        left.at_rest()
+        left.at_rest().map(|stream| self.rest(stream))
     }
 }
 

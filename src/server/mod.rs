@@ -29,11 +29,10 @@ use tokio_util::task::TaskTracker;
 use crate::body::{ReplyBody, Replying};
 use crate::certificate::ClientCertificate;
 use crate::meter::Meters;
-use crate::server::converse::Conversation;
+use crate::server::converse::{Conversation, Stage, Stages};
 pub use crate::server::http2::{Http2Limits, WithoutTls};
 pub use crate::server::proxy::ProxySenders;
 pub use crate::server::seats::{SeatLimits, Seats};
-use crate::server::seldom::Seldom;
 use crate::server::tls::Tls;
 
 /// For those who came at the last moment to bring their first request, once nobody else is let in.
@@ -304,20 +303,8 @@ impl Door {
         };
         let Some(seat) = welcome.hall.seats.take() else { return };
         let life = &welcome.hall.life;
-        let cut = life.cut.clone();
         let conversation = Conversation { socket, hall: welcome.hall.clone(), seat };
-        let greeting = Box::pin(conversation.greet(stream, tls));
-        life.tasks.spawn(async move {
-            let talked = async {
-                if let Some(talking) = greeting.await {
-                    talking.await;
-                }
-            };
-            tokio::select! {
-                biased;
-                () = talked => {}
-                () = Seldom::new(cut.cancelled()) => {}
-            }
-        });
+        let greeting = Stage::new(conversation.greet(stream, tls));
+        life.tasks.spawn(Stages::new(greeting, life.cut.clone()));
     }
 }

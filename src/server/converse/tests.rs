@@ -27,7 +27,7 @@ impl Handler for Scribe {
 }
 
 /// A connection that is served, with so much time for a head, and what it was asked.
-fn connection(life: &Life, head: Duration) -> (DuplexStream, Scribe, Talking) {
+fn connection(life: &Life, head: Duration) -> (DuplexStream, Scribe, Stages) {
     let scribe = Scribe::default();
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let limits = ConnectionLimits { head, ..ConnectionLimits::default() };
@@ -35,7 +35,8 @@ fn connection(life: &Life, head: Duration) -> (DuplexStream, Scribe, Talking) {
     let pacer = Pacer::new(limits.head, limits.idle);
     let stream = Rewound::new(Paced::new(ours, pacer.clone(), limits.write, None));
     let came = Came { peer: ([127, 0, 0, 1], 1).into(), by: By::Plain, certificate: None };
-    (theirs, scribe, Talk { came, hall, pacer }.serve(Protocol::Http1, stream))
+    let first = Talk { came, hall, pacer }.serve(Protocol::Http1, stream);
+    (theirs, scribe, Stages::new(first, life.cut.clone()))
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -137,16 +138,14 @@ async fn a_drain_ends_what_is_at_rest() {
 
 #[test]
 fn a_stage_takes_little_memory_where_connections_wait() {
-    fn size<F>(_of: &F) -> usize {
-        size_of::<F>()
-    }
+    let size = |stage: &Stage| size_of_val(&*stage.0);
     let hall = Hall::new(Scribe::default(), ConnectionLimits::default(), 1, Arc::default(), Life::default());
     let pacer = Pacer::new(Duration::ZERO, Duration::ZERO);
     let came = Came { peer: ([127, 0, 0, 1], 1).into(), by: By::Plain, certificate: None };
     let (ours, _theirs) = tokio::io::duplex(64);
     let ours = Rewound::new(ours);
     let paced = Paced::new(ours, pacer.clone(), Duration::ZERO, hall.seats.take());
-    let at_rest = Talk { came, hall, pacer }.http1(Rewound::new(paced));
+    let at_rest = Talk { came, hall, pacer }.rest(Rewound::new(paced));
     assert!(size(&at_rest) <= 1500, "{}", size(&at_rest));
     let begun = |speaker: Speaker<Scribe>, stream| speaker.plain(stream);
     fn made<A, B, F>(_by: &impl Fn(A, B) -> F) -> usize {
