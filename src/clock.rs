@@ -2,8 +2,10 @@
 //! In: nothing. Out: [`UnixTime`], [`Stopwatch`]. Errors: none. I/O: the system clock, here and nowhere else.
 
 use std::fmt;
-use std::pin::Pin;
+use std::future::Future as _;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -179,6 +181,52 @@ impl Deadline {
     }
 }
 
+/// A timer of a task that is woken by other things far more often: it is asked when it may have gone off, and not each time that
+/// the task is.
+#[derive(Debug)]
+pub struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    /// Whom it wakes; `None`: nobody yet.
+    wakes: Option<Waker>,
+}
+
+impl Alarm {
+    /// One that goes off then.
+    #[must_use]
+    pub fn at(due: Deadline) -> Self {
+        Self { timer: Box::pin(due.sleep()), wakes: None }
+    }
+
+    /// When it goes off.
+    #[must_use]
+    pub fn due(&self) -> Deadline {
+        Deadline::of(&self.timer)
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn has_gone_off(&self) -> bool {
+        self.timer.is_elapsed()
+    }
+
+    /// Lets it go off then.
+    pub fn set(&mut self, due: Deadline) {
+        due.set(self.timer.as_mut());
+        self.wakes = None;
+    }
+
+    /// Ready once it has gone off; until then it wakes whoever asked last.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_gone_off() && self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        // A task that has had its share for now would not be noted down, and is not asked for it here.
+        let polled = pin!(tokio::task::unconstrained(self.timer.as_mut())).poll(cx);
+        self.wakes = polled.is_pending().then(|| cx.waker().clone());
+        polled
+    }
+}
+
 /// Counts the time since it was started, on the runtime's monotonic clock: no change of the time of day moves it.
 #[derive(Clone, Copy, Debug)]
 pub struct Uptime(tokio::time::Instant);
@@ -206,6 +254,8 @@ impl Uptime {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -224,5 +274,59 @@ mod tests {
         assert_eq!(clock.now(), UnixTime::from_secs(107));
         clock.set(UnixTime::from_secs(1));
         assert_eq!(clock.now(), UnixTime::from_secs(1));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_wakes_who_asked_last_whenever_it_is_set() {
+        let second = Duration::from_secs(1);
+        let asked: [Arc<Woken>; 2] = Default::default();
+        let wakers = asked.clone().map(Waker::from);
+        let woken = || asked.each_ref().map(|woken| woken.0.load(Ordering::SeqCst));
+        let mut alarm = Alarm::at(Deadline::after(second * 2));
+        let poll = |alarm: &mut Alarm, who: usize| alarm.poll(&mut Context::from_waker(&wakers[who]));
+        assert!((0..3).all(|_| poll(&mut alarm, 0).is_pending()));
+        // Another task goes on with it.
+        assert!(poll(&mut alarm, 1).is_pending());
+        tokio::time::sleep(second).await;
+        assert!(poll(&mut alarm, 1).is_pending() && !alarm.has_gone_off());
+        tokio::time::sleep(second * 2).await;
+        assert_eq!(woken(), [0, 1]);
+        assert!(alarm.has_gone_off() && poll(&mut alarm, 1).is_ready());
+        // Set anew after it went off, later and earlier again, it wakes whoever asks then.
+        for spans in [[1, 1], [1, 5], [5, 1]] {
+            let before = woken();
+            for span in spans {
+                alarm.set(Deadline::after(second * span));
+                assert!(poll(&mut alarm, 0).is_pending());
+            }
+            tokio::time::sleep(second * spans[1] + Duration::from_millis(2)).await;
+            assert_eq!(woken(), [before[0] + 1, before[1]], "{spans:?}");
+            assert!(poll(&mut alarm, 0).is_ready());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_had_its_share_is_woken_all_the_same() {
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while tokio::task::coop::has_budget_remaining() {
+                tokio::task::coop::consume_budget().await;
+            }
+        })
+        .await
+        .expect("the share of a task ends");
+        let mut alarm = Alarm::at(Deadline::after(Duration::from_secs(1)));
+        tokio::time::timeout(Duration::from_secs(2), std::future::poll_fn(|cx| alarm.poll(cx)))
+            .await
+            .expect("woken");
     }
 }

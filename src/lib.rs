@@ -35,7 +35,7 @@
 //!
 //! | room | may see | job |
 //! | --- | --- | --- |
-//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`certificate`], [`verdict`], [`body`], [`meter`], [`text`], [`random`], [`network`], [`lines`], [`marks`], [`fields`] | words | the nouns |
+//! | words: [`clock`], [`secret`], [`token`], [`identity`], [`outcome`], [`notes`], [`need`], [`asker`], [`certificate`], [`verdict`], [`body`], [`meter`], [`text`], [`random`], [`network`], [`lines`], [`marks`], [`fields`], [`gather`] | words | the nouns |
 //! | [`dial`] | words | connections to `http://` and `https://` servers |
 //! | [`share`] | words, dial | what replicas tell each other about renewals |
 //! | [`peer`] | words | who is on the socket, and whom to believe about earlier hops |
@@ -206,6 +206,7 @@ pub mod dial;
 pub mod fields;
 pub mod forward;
 pub mod gateway;
+pub mod gather;
 pub mod identity;
 pub mod lines;
 pub mod log;

@@ -25,6 +25,7 @@ const WORDS: &[&str] = &[
     "lines",
     "marks",
     "fields",
+    "gather",
 ];
 
 /// Which rooms each room may see beside the words and itself.

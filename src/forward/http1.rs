@@ -5,19 +5,24 @@
 //! what was not sent at all), §9.6 (closing).
 
 use std::fmt;
+use std::io::{self, IoSlice};
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::body::{BodyLimits, Lease, Limited, ReplyBody, Replying};
 use crate::clock::Deadline;
 use crate::dial::Dialer;
+use crate::gather::gathered;
 
 /// Most of an app's answer that is read ahead of its client, in bytes; also the largest head of one.
 const BUFFER: usize = 128 * 1024;
@@ -133,12 +138,53 @@ impl Http1Client {
         let stream = self.dialer.clone().call(pool.server.clone()).await.map_err(Http1Fault::Connect)?;
         let (sender, connection) = Builder::new()
             .max_buf_size(BUFFER)
-            .handshake(stream)
+            .handshake(Gathering(stream))
             .await
             .map_err(|error| Http1Fault::Connect(error.into()))?;
         // It ends once its sender is gone, and those are dropped with their pool.
         pool.tasks.spawn(connection.with_upgrades());
         Ok(Box::new(Connection { sender, pool: pool.myself.clone() }))
+    }
+}
+
+/// A stream to which a head goes as one piece, with its body where that is small.
+struct Gathering<S>(S);
+
+impl<S: Read + Unpin> Read for Gathering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: Write + Unpin> Write for Gathering<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = &mut self.0;
+        gathered(bufs, |together| Pin::new(&mut *stream).poll_write(cx, together))
+            .unwrap_or_else(|| Pin::new(&mut self.0).poll_write_vectored(cx, bufs))
     }
 }
 
@@ -150,13 +196,7 @@ impl Pool {
     /// The connection that was used last: so those that are not needed grow old.
     fn take(&self) -> Option<Box<Connection>> {
         loop {
-            let (connection, until) = self.idle().connections.pop()?;
-            if until.reached() {
-                // Those before it have waited longer still.
-                let old = mem::take(&mut self.idle().connections);
-                drop(old);
-                return None;
-            }
+            let (connection, _until) = self.idle().connections.pop()?;
             if connection.sender.is_ready() {
                 return Some(connection);
             }

@@ -1,7 +1,6 @@
 //! Time limits of a client connection: how long it may be idle, and how long a request head may take once it has begun.
 //! In: a stream. Out: the same stream, which fails with `TimedOut`. Errors: `io::Error`. I/O: the stream's.
 
-use std::cell::RefCell;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
@@ -16,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::body::{BodyFault, ReplyBody};
-use crate::clock::{Deadline, Uptime};
+use crate::clock::{Alarm, Deadline, Uptime};
+use crate::gather::gathered;
 use crate::server::seats::Seat;
 
 const IDLE: u8 = 0;
@@ -30,9 +30,6 @@ const STREAMS: u8 = 4;
 /// So many bytes of frames are read before other connections have their turn. They can be a thousand frames, each of which
 /// costs its sender less than its reader.
 const BURST: usize = 8 * 1024;
-
-/// A head and a body that are so small together are written as one: that is cheaper to the kernel than two pieces.
-const SMALL: usize = 2048;
 
 /// Knows what a connection is doing.
 #[derive(Clone, Debug)]
@@ -180,7 +177,7 @@ pub(super) struct Paced<S> {
     stream: S,
     pacer: Pacer,
     /// Goes off before the time is over, or when it is: it is moved when it goes off, and not with each request.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Alarm>,
     /// Until when the head that has begun has to be whole, and how many requests came before it.
     head_until: Option<(u64, Deadline)>,
     /// Longest wait for the client to take a byte.
@@ -220,11 +217,11 @@ impl<S> Paced<S> {
                 }
                 _ => return Poll::Pending,
             };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(due.sleep()));
-            if timer.is_elapsed() || due < Deadline::of(timer) {
-                due.set(timer.as_mut());
+            let timer = self.timer.get_or_insert_with(|| Alarm::at(due));
+            if timer.has_gone_off() || due < timer.due() {
+                timer.set(due);
             }
-            ready!(timer.as_mut().poll(cx));
+            ready!(timer.poll(cx));
             if due.reached() {
                 return Poll::Ready(());
             }
@@ -262,8 +259,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
                 if buf.filled().len() > before {
                     let doing = &self.pacer.state.doing;
                     let began = doing.compare_exchange(IDLE, HEAD, Ordering::AcqRel, Ordering::Acquire);
+                    // Most heads are whole by now. The time of one that is not begins with the next look at the stream.
                     if began.is_ok() {
-                        self.head_until = Some((self.pacer.requests(), Deadline::after(self.pacer.head)));
                         return Poll::Ready(read);
                     }
                 }
@@ -279,24 +276,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
             }
         }
     }
-}
-
-thread_local! {
-    /// Where small pieces are put together, one write after the other.
-    static FLAT: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SMALL));
-}
-
-/// Writes the bytes of several small buffers as one; `None`: there is one alone, or they are too many to be copied.
-fn gathered<T>(bufs: &[io::IoSlice<'_>], write: impl FnOnce(&[u8]) -> T) -> Option<T> {
-    let bytes = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
-    if bufs.len() < 2 || bytes > SMALL {
-        return None;
-    }
-    Some(FLAT.with_borrow_mut(|flat| {
-        flat.clear();
-        bufs.iter().for_each(|buf| flat.extend_from_slice(buf));
-        write(flat)
-    }))
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
@@ -354,23 +333,6 @@ mod tests {
         let mut ours = paced(ours);
         let written = tokio::time::timeout(LIMIT * 2, ours.write_all(&[0; 4096])).await.expect("it ends");
         assert_eq!(written.expect_err("given up").kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn small_pieces_are_written_together_and_nothing_is_lost() {
-        let pieces = |sizes: &[usize]| -> Vec<Vec<u8>> {
-            sizes.iter().zip(1_u8..).map(|(size, byte)| vec![byte; *size]).collect()
-        };
-        for sizes in [&[5, 7][..], &[SMALL - 1, 1], &[0, 3, 0, 9]] {
-            let pieces = pieces(sizes);
-            let bufs: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
-            assert_eq!(gathered(&bufs, <[u8]>::to_vec), Some(pieces.concat()));
-        }
-        for sizes in [&[5][..], &[SMALL, 1], &[1, usize::from(u16::MAX)], &[]] {
-            let pieces = pieces(sizes);
-            let bufs: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
-            assert_eq!(gathered(&bufs, <[u8]>::to_vec), None, "{sizes:?}");
-        }
     }
 
     #[tokio::test(start_paused = true)]

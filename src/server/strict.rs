@@ -18,6 +18,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::clock::{Alarm, Deadline};
 use crate::server::framing::{Fault, Framing, Refused};
 use crate::server::pace::Pacer;
 
@@ -73,7 +74,7 @@ pub(super) struct Strict<S> {
     /// Requests of this connection that were taken up before this stream began.
     before: u64,
     nap: Duration,
-    napping: Option<Pin<Box<Sleep>>>,
+    napping: Option<Alarm>,
     /// Whether bytes have come since the nap began.
     stirred: bool,
     /// Whether bytes may wait for the client.
@@ -167,8 +168,8 @@ impl<S> Strict<S> {
         }
         loop {
             let nap = self.nap;
-            let napping = self.napping.get_or_insert_with(|| Box::pin(tokio::time::sleep(nap)));
-            ready!(napping.as_mut().poll(cx));
+            let napping = self.napping.get_or_insert_with(|| Alarm::at(Deadline::after(nap)));
+            ready!(napping.poll(cx));
             if !std::mem::take(&mut self.stirred) {
                 self.closing = Closing::ToRest;
                 return Poll::Ready(());
