@@ -3,7 +3,8 @@
 //! I/O: the connection. Source: RFC 9113 (HTTP/2), §8.2.3 (cookies in crumbs), §10.5 (denial of service); RFC 8441 (WebSocket).
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,11 +29,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::{BodyFault, ReplyBody, Replying};
+use crate::fields::Names;
 use crate::random;
+use crate::server::seldom::Seldom;
 use crate::server::{Asking, Came, ConnectionLimits, Handler, Life};
 
 /// For a client to take leave once it was told to, with nothing under way any more.
@@ -40,6 +42,9 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 /// So much of an answer is handed over at a time: a frame, as most clients take them (RFC 9113 §4.2).
 const PIECE: usize = 16 * 1024;
+
+/// What says something about a connection in an answer of HTTP/1.1.
+const OF_CONNECTION: Names = Names::listed(&["connection", "upgrade"]);
 
 /// What an HTTP/2 connection may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +128,7 @@ impl<H: Handler> Http2<H> {
         let mut served = pin!(served);
         tokio::select! {
             ended = served.as_mut() => return ended,
-            () = life.finish.cancelled() => {}
+            () = Seldom::new(life.finish.cancelled()) => {}
             () = streams.quiet(limits.idle) => {}
         }
         // GOAWAY: what has begun is finished, nothing more begins (RFC 9113 §6.8).
@@ -164,9 +169,11 @@ async fn answer<H: Handler>(handler: &H, mut request: Asking, came: &Came, field
     let handshake = as_handshake(&mut request);
     let mut response = handler.handle(request, came).await;
     let headers = response.headers_mut();
-    // Connection-specific fields have no place in HTTP/2 (RFC 9113 §8.2.2).
-    headers.remove(CONNECTION);
-    headers.remove(UPGRADE);
+    // Connection-specific fields have no place in HTTP/2 (RFC 9113 §8.2.2), and most answers have none left.
+    if Names::of(headers).may_meet(OF_CONNECTION) {
+        headers.remove(CONNECTION);
+        headers.remove(UPGRADE);
+    }
     if handshake == Handshake::Yes {
         as_connected(&mut response);
     }
@@ -229,14 +236,14 @@ fn as_connected(response: &mut Response<ReplyBody>) {
     }
 }
 
-/// Runs a connection's streams as tasks of the server, and knows whether any is under way.
+/// Runs a connection's streams as tasks of the server, and knows whether any is under way. They end with their connection: the
+/// library wakes each of them then, and tells it so.
 #[derive(Clone, Debug)]
 struct Streams(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     tasks: TaskTracker,
-    cut: CancellationToken,
     write: Duration,
     open: AtomicUsize,
     begun: AtomicUsize,
@@ -247,7 +254,6 @@ impl Streams {
     fn new(life: &Life, write: Duration) -> Self {
         Self(Arc::new(Shared {
             tasks: life.tasks.clone(),
-            cut: life.cut.clone(),
             write,
             open: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
@@ -277,17 +283,55 @@ impl Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, task: F) {
-        let open = Open::new(&self.0);
-        let progress = Arc::new(Progress::default());
-        let task = PROGRESS.scope(Arc::clone(&progress), taken(task, progress, self.0.write));
-        let cut = self.0.cut.clone();
-        self.0.tasks.spawn(async move {
-            let _open = open;
-            tokio::select! {
-                () = task => {}
-                () = cut.cancelled() => {}
+        let stream = Stream {
+            task: Box::pin(task),
+            progress: Arc::default(),
+            asked: false,
+            timer: None,
+            write: self.0.write,
+            _open: Open::new(&self.0),
+        };
+        self.0.tasks.spawn(stream);
+    }
+}
+
+/// The task of a stream. It is given up where the client takes nothing of its answer for as long as a write may wait: a window
+/// that is never opened holds an answer as well as a socket that is never read, and costs a client nothing.
+struct Stream<F> {
+    task: Pin<Box<F>>,
+    progress: Arc<Progress>,
+    /// Whether the library has asked for the answer: it does so at once, or never.
+    asked: bool,
+    timer: Option<(usize, Pin<Box<Sleep>>)>,
+    write: Duration,
+    _open: Open,
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let me = &mut *self;
+        let polled = match mem::replace(&mut me.asked, true) {
+            true => me.task.as_mut().poll(cx),
+            false => PROGRESS.sync_scope(Arc::clone(&me.progress), || me.task.as_mut().poll(cx)),
+        };
+        if polled.is_ready() {
+            return Poll::Ready(());
+        }
+        if !me.progress.waits.load(Ordering::Acquire) {
+            me.timer = None;
+            return Poll::Pending;
+        }
+        let given = me.progress.given.load(Ordering::Acquire);
+        let limit = me.write;
+        match &mut me.timer {
+            Some((of, timer)) if *of == given => timer.as_mut().poll(cx),
+            timer => {
+                let (_, timer) = timer.insert((given, Box::pin(tokio::time::sleep(limit))));
+                timer.as_mut().poll(cx)
             }
-        });
+        }
     }
 }
 
@@ -304,8 +348,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.ended.notify_one();
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.ended.notify_one();
+        }
     }
 }
 
@@ -328,31 +373,6 @@ impl Progress {
     fn of_this_stream() -> Arc<Self> {
         PROGRESS.try_with(Arc::clone).unwrap_or_default()
     }
-}
-
-/// Runs a stream's task; gives it up where the client takes nothing of its answer for `limit`. A window that is never opened
-/// holds an answer as well as a socket that is never read, and costs a client nothing.
-async fn taken(task: impl Future<Output = ()>, progress: Arc<Progress>, limit: Duration) {
-    let mut task = pin!(task);
-    let mut timer: Option<(usize, Pin<Box<Sleep>>)> = None;
-    poll_fn(|cx| {
-        if task.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !progress.waits.load(Ordering::Acquire) {
-            timer = None;
-            return Poll::Pending;
-        }
-        let given = progress.given.load(Ordering::Acquire);
-        if timer.as_ref().is_none_or(|(of, _)| *of != given) {
-            timer = Some((given, Box::pin(tokio::time::sleep(limit))));
-        }
-        match &mut timer {
-            Some((_, timer)) => timer.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    })
-    .await;
 }
 
 /// An answer's body that tells whom it waits for, in pieces of which a slow client takes one before its time is over.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::body::{ReplyBody, Replying};
-use crate::server::{Asking, ConnectionLimits, Life};
+use crate::server::{Asking, ConnectionLimits, Http2Limits, Life};
 
 /// Takes requests down.
 #[derive(Clone, Debug, Default)]
@@ -152,4 +152,47 @@ fn a_stage_takes_little_memory_where_connections_wait() {
         size_of::<F>()
     }
     assert!(made(&begun) <= 2000, "{}", made(&begun));
+}
+
+/// Answers nothing, or more than is taken.
+#[derive(Clone, Debug)]
+struct Unfinished;
+
+impl Handler for Unfinished {
+    async fn handle(&self, request: Asking, _came: &Came) -> Replying {
+        if request.uri().path() == "/silent" {
+            return std::future::pending().await;
+        }
+        Box::new(Response::new(ReplyBody::from("x".repeat(1024 * 1024))))
+    }
+}
+
+#[tokio::test]
+async fn streams_end_with_their_connection() {
+    for cut in [true, false] {
+        let life = Life::default();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let limits = ConnectionLimits { http2: Some(Http2Limits::default()), ..ConnectionLimits::default() };
+        let hall = Hall::new(Unfinished, limits, 1, Arc::default(), life.clone());
+        let came = Came { peer: ([127, 0, 0, 1], 1).into(), by: By::Plain, certificate: None };
+        let talk = Talk { came, hall, pacer: Pacer::new(limits.head, limits.idle) };
+        let first = talk.serve(Protocol::Http2, Rewound::new(ours));
+        life.tasks.spawn(Stages::new(first, life.cut.clone()));
+        let (mut client, connection) = h2::client::handshake(theirs).await.expect("HTTP/2");
+        let client_end = tokio_util::task::TaskTracker::new().spawn(connection);
+        let mut answers = Vec::new();
+        for path in ["/silent", "/large", "/silent"] {
+            let request = Request::get(format!("https://a{path}")).body(()).expect("a request");
+            answers.push(client.send_request(request, true).expect("sent").0);
+        }
+        let large = answers.swap_remove(1).await.expect("an answer");
+        assert_eq!(life.tasks.len(), 4, "three streams and their connection");
+        match cut {
+            true => life.cut.cancel(),
+            false => client_end.abort(),
+        }
+        life.tasks.close();
+        tokio::time::timeout(Duration::from_secs(5), life.tasks.wait()).await.expect("all have ended");
+        drop((client, answers, large));
+    }
 }
