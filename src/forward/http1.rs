@@ -105,11 +105,12 @@ impl Http1Client {
         server: usize,
         mut request: Box<Request<Limited>>,
         limits: &BodyLimits,
+        now: Deadline,
     ) -> Result<Replying, Http1Fault> {
         let Some(pool) = self.pools.get(server) else {
             return Err(Http1Fault::Connect("there is no such server".into()));
         };
-        while let Some(mut connection) = pool.take() {
+        while let Some(mut connection) = pool.take(now) {
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => return Ok(connection.lends(response, limits)),
                 // The connection had ended before anything of the request was written.
@@ -194,16 +195,20 @@ impl Pool {
     }
 
     /// The connection that was used last: so those that are not needed grow old.
-    fn take(&self) -> Option<Box<Connection>> {
+    fn take(&self, now: Deadline) -> Option<Box<Connection>> {
         loop {
-            let (connection, _until) = self.idle().connections.pop()?;
-            if connection.sender.is_ready() {
+            let (connection, until) = self.idle().connections.pop()?;
+            // The one that closes the old ones may be late.
+            if now < until && connection.sender.is_ready() {
                 return Some(connection);
             }
         }
     }
 
     fn keep(&self, connection: Box<Connection>) {
+        if self.keep.is_zero() {
+            return;
+        }
         let mut idle = self.idle();
         if idle.connections.len() < MOST_IDLE {
             idle.connections.push((connection, Deadline::after(self.keep)));

@@ -44,6 +44,8 @@ const LAST_ONES: usize = 1024;
 
 /// How long before the end of a drain tunnels are told to go.
 const NOTICE: Duration = Duration::from_secs(1);
+/// For what was cut to be gone, which takes it no time.
+const AFTER_CUT: Duration = Duration::from_secs(5);
 
 /// What a client connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -155,8 +157,11 @@ impl Life {
             }
         };
         self.cut.cancel();
-        self.tasks.wait().await;
-        drained
+        // Whatever is wrong with a task that is still there, the process ends.
+        match tokio::time::timeout(AFTER_CUT, self.tasks.wait()).await {
+            Ok(()) => drained,
+            Err(_elapsed) => Drained::Cut,
+        }
     }
 }
 

@@ -209,6 +209,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         }
         me.stirred = true;
         if me.pacer.is_tunnel() {
+            me.napping = None;
             return Poll::Ready(Ok(()));
         }
         let piece = buf.filled().get(before..).unwrap_or_default();

@@ -384,6 +384,16 @@ async fn connections_that_nobody_needs_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_none_is_kept_no_connection_is_used_again() {
+    let house = House::start(Plan { site: "pool_idle = \"0s\"", ..Plan::default() }).await;
+    let ask = || async { house.ask(&Ask::script("/public/x")).await.expect(200) };
+    for _ in 0..50 {
+        tokio::join!(ask(), ask(), ask(), ask());
+    }
+    assert_eq!((house.upstream.connections(), house.upstream.count()), (200, 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_with_bytes_left_over_is_not_used_again() {
     let house = House::usual().await;
     let poisoned = [ok("first"), answer("200 OK", &[], "poison")].concat();
