@@ -139,23 +139,11 @@ impl Stopwatch {
 pub struct Deadline(tokio::time::Instant);
 
 impl Deadline {
-    /// This moment.
-    #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
-    pub fn now() -> Self {
-        Self(tokio::time::Instant::now())
-    }
-
     /// The moment `span` from now.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
     pub fn after(span: Duration) -> Self {
-        Self::now().plus(span)
-    }
-
-    /// The moment `span` after it.
-    #[must_use]
-    pub fn plus(self, span: Duration) -> Self {
-        Self(self.0 + span)
+        Self(tokio::time::Instant::now() + span)
     }
 
     /// Whether it has passed.
@@ -166,8 +154,9 @@ impl Deadline {
 
     /// Whether it is there: a timer that was set to it may go off.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
     pub fn reached(self) -> bool {
-        self <= Self::now()
+        tokio::time::Instant::now() >= self.0
     }
 
     /// Waits for it.
@@ -180,15 +169,18 @@ impl Deadline {
         tokio::time::sleep_until(self.0)
     }
 
-    /// When a timer goes off.
-    #[must_use]
-    pub fn of(timer: &Sleep) -> Self {
-        Self(timer.deadline())
-    }
-
     /// Lets a timer go off then. To move one that waits to a later moment costs next to nothing.
     pub fn set(self, timer: Pin<&mut Sleep>) {
         timer.reset(self.0);
+    }
+
+    /// Lets a timer go off no later than then: one that has gone off is set anew. Whether it was moved.
+    pub fn limit(self, timer: Pin<&mut Sleep>) -> bool {
+        let moves = timer.is_elapsed() || self.0 < timer.deadline();
+        if moves {
+            self.set(timer);
+        }
+        moves
     }
 }
 
@@ -208,27 +200,16 @@ impl Alarm {
         Self { timer: Box::pin(due.sleep()), wakes: None }
     }
 
-    /// When it goes off.
-    #[must_use]
-    pub fn due(&self) -> Deadline {
-        Deadline::of(&self.timer)
-    }
-
-    /// Whether it has.
-    #[must_use]
-    pub fn has_gone_off(&self) -> bool {
-        self.timer.is_elapsed()
-    }
-
-    /// Lets it go off then.
-    pub fn set(&mut self, due: Deadline) {
-        due.set(self.timer.as_mut());
-        self.wakes = None;
+    /// Lets it go off no later than then, and once more where it has gone off.
+    pub fn limit(&mut self, due: Deadline) {
+        if due.limit(self.timer.as_mut()) {
+            self.wakes = None;
+        }
     }
 
     /// Ready once it has gone off; until then it wakes whoever asked last.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.has_gone_off() && self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !self.timer.is_elapsed() && self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
         // A task that has had its share for now would not be noted down, and is not asked for it here.
@@ -298,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_wakes_who_asked_last_whenever_it_is_set() {
+    async fn an_alarm_wakes_who_asked_last_whenever_it_goes_off() {
         let second = Duration::from_secs(1);
         let asked: [Arc<Woken>; 2] = Default::default();
         let wakers = asked.clone().map(Waker::from);
@@ -309,18 +290,18 @@ mod tests {
         // Another task goes on with it.
         assert!(poll(&mut alarm, 1).is_pending());
         tokio::time::sleep(second).await;
-        assert!(poll(&mut alarm, 1).is_pending() && !alarm.has_gone_off());
+        assert!(poll(&mut alarm, 1).is_pending());
         tokio::time::sleep(second * 2).await;
         assert_eq!(woken(), [0, 1]);
-        assert!(alarm.has_gone_off() && poll(&mut alarm, 1).is_ready());
-        // Set anew after it went off, later and earlier again, it wakes whoever asks then.
+        assert!(poll(&mut alarm, 1).is_ready());
+        // Set anew after it went off, and earlier again, it wakes whoever asks then; no later limit puts it off.
         for spans in [[1, 1], [1, 5], [5, 1]] {
             let before = woken();
             for span in spans {
-                alarm.set(Deadline::after(second * span));
+                alarm.limit(Deadline::after(second * span));
                 assert!(poll(&mut alarm, 0).is_pending());
             }
-            tokio::time::sleep(second * spans[1] + Duration::from_millis(2)).await;
+            tokio::time::sleep(second + Duration::from_millis(2)).await;
             assert_eq!(woken(), [before[0] + 1, before[1]], "{spans:?}");
             assert!(poll(&mut alarm, 0).is_ready());
         }

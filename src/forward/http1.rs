@@ -105,12 +105,11 @@ impl Http1Client {
         server: usize,
         mut request: Box<Request<Limited>>,
         limits: &BodyLimits,
-        now: Deadline,
     ) -> Result<Replying, Http1Fault> {
         let Some(pool) = self.pools.get(server) else {
             return Err(Http1Fault::Connect("there is no such server".into()));
         };
-        while let Some(mut connection) = pool.take(now) {
+        while let Some(mut connection) = pool.take() {
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => return Ok(connection.lends(response, limits)),
                 // The connection had ended before anything of the request was written.
@@ -148,7 +147,8 @@ impl Http1Client {
     }
 }
 
-/// A stream to which a head goes as one piece, with its body where that is small.
+/// A stream to which a head goes as one piece, with its body where that is small. The library's own way to write without lists
+/// would copy bodies of any size.
 struct Gathering<S>(S);
 
 impl<S: Read + Unpin> Read for Gathering<S> {
@@ -195,20 +195,17 @@ impl Pool {
     }
 
     /// The connection that was used last: so those that are not needed grow old.
-    fn take(&self, now: Deadline) -> Option<Box<Connection>> {
+    fn take(&self) -> Option<Box<Connection>> {
         loop {
             let (connection, until) = self.idle().connections.pop()?;
             // The one that closes the old ones may be late.
-            if now < until && connection.sender.is_ready() {
+            if !until.reached() && connection.sender.is_ready() {
                 return Some(connection);
             }
         }
     }
 
     fn keep(&self, connection: Box<Connection>) {
-        if self.keep.is_zero() {
-            return;
-        }
         let mut idle = self.idle();
         if idle.connections.len() < MOST_IDLE {
             idle.connections.push((connection, Deadline::after(self.keep)));

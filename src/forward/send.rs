@@ -158,9 +158,7 @@ impl Patience {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(mut timer) => {
-                if timer.is_elapsed() || until < Deadline::of(&timer) {
-                    until.set(timer.as_mut());
-                }
+                until.limit(timer.as_mut());
                 timer
             }
             None => Box::pin(until.sleep()),
@@ -249,7 +247,6 @@ impl Upstream {
         {
             request.headers_mut().insert(HOST, value);
         }
-        let now = Deadline::now();
         let early = || progress.as_ref().and_then(|progress| progress.fault());
         match &self.client {
             Client::Http2(client) => {
@@ -257,7 +254,7 @@ impl Upstream {
                     *request.uri_mut() = server.uri(request.uri());
                 }
                 let answer = Box::pin(client.request(request));
-                match (self.head_of(answer, progress.as_deref(), now).await?, early()) {
+                match (self.head_of(answer, progress.as_deref()).await?, early()) {
                     (Ok(response), _) => {
                         let body = |body| ReplyBody::Upstream(Limited::new(body, &self.limits));
                         Ok(Answer { response: cleaned(Box::new(response.map(body))), switched: None })
@@ -267,8 +264,8 @@ impl Upstream {
                 }
             }
             Client::Http1(client) => {
-                let answer = pin!(client.request(place, request, &self.limits, now));
-                match (self.head_of(answer, progress.as_deref(), now).await?, early()) {
+                let answer = pin!(client.request(place, request, &self.limits));
+                match (self.head_of(answer, progress.as_deref()).await?, early()) {
                     (Ok(response), _) => answered(response, handshake),
                     (Err(Http1Fault::Broken(_)), Some(early)) => Err(ForwardError::Body(early)),
                     (Err(fault), _) => Err(fault.into()),
@@ -282,11 +279,10 @@ impl Upstream {
         &self,
         mut answer: Pin<impl DerefMut<Target: Future<Output = T>>>,
         progress: Option<&Progress>,
-        now: Deadline,
     ) -> Result<T, ForwardError> {
         let count = || progress.map_or(0, Progress::count);
         let mut before = count();
-        let mut until = now.plus(self.head);
+        let mut until = Deadline::after(self.head);
         let mut timer = self.patience.take(until);
         let answer = std::future::poll_fn(|cx| {
             loop {

@@ -288,8 +288,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             progress: Arc::default(),
             asked: false,
             timer: None,
-            write: self.0.write,
-            _open: Open::new(&self.0),
+            open: Open::new(&self.0),
         };
         self.0.tasks.spawn(stream);
     }
@@ -303,8 +302,7 @@ struct Stream<F> {
     /// Whether the library has asked for the answer: it does so at once, or never.
     asked: bool,
     timer: Option<(usize, Pin<Box<Sleep>>)>,
-    write: Duration,
-    _open: Open,
+    open: Open,
 }
 
 impl<F: Future<Output = ()>> Future for Stream<F> {
@@ -324,7 +322,7 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
             return Poll::Pending;
         }
         let given = me.progress.given.load(Ordering::Acquire);
-        let limit = me.write;
+        let limit = me.open.0.write;
         match &mut me.timer {
             Some((of, timer)) if *of == given => timer.as_mut().poll(cx),
             timer => {
@@ -364,7 +362,7 @@ struct Progress {
 }
 
 tokio::task_local! {
-    /// The progress of the stream whose task runs. A tunnel's task has one too, which stays as it is.
+    /// The progress of the stream that is asked for its answer. A tunnel's task has one too, which stays as it is.
     static PROGRESS: Arc<Progress>;
 }
 

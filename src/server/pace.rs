@@ -218,9 +218,7 @@ impl<S> Paced<S> {
                 _ => return Poll::Pending,
             };
             let timer = self.timer.get_or_insert_with(|| Alarm::at(due));
-            if timer.has_gone_off() || due < timer.due() {
-                timer.set(due);
-            }
+            timer.limit(due);
             ready!(timer.poll(cx));
             if due.reached() {
                 return Poll::Ready(());

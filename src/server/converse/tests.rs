@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::body::{ReplyBody, Replying};
-use crate::server::{Asking, ConnectionLimits, Http2Limits, Life};
+use crate::server::{Asking, ConnectionLimits, Drained, Http2Limits, Life};
 
 /// Takes requests down.
 #[derive(Clone, Debug, Default)]
@@ -195,4 +195,12 @@ async fn streams_end_with_their_connection() {
         tokio::time::timeout(Duration::from_secs(5), life.tasks.wait()).await.expect("all have ended");
         drop((client, answers, large));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_even_where_a_task_does_not() {
+    let life = Life::default();
+    life.tasks.spawn(std::future::pending::<()>());
+    let drained = tokio::time::timeout(Duration::from_secs(60), life.drain(Duration::from_secs(10))).await;
+    assert_eq!(drained.expect("it ends"), Drained::Cut);
 }
