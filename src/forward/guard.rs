@@ -202,6 +202,8 @@ mod tests {
             "+isInternal=1",
             "ISINTERNAL=1",
             "isInternal%00=1",
+            "isInternal%0b=1",
+            "\u{85}isInternal\u{2003}=1",
         ] {
             assert_eq!(guard().query(text), Err(GuardFault::Forbidden), "{text}");
             assert_eq!(

@@ -83,17 +83,42 @@ fn is_owned(piece: &str, owned: &NameSet) -> bool {
 }
 
 fn is_owned_name(name: &[u8], owned: &NameSet) -> bool {
+    let holds = |name: &[u8]| {
+        let trimmed = trim_end(name);
+        // To those who do not trim, what follows is a part of the name.
+        owned.holds(trimmed) || (trimmed.len() < name.len() && owned.holds(name))
+    };
     // `x[..]` is a member of `x`; Rack and `qs` find `x` in `[x]` too.
     let is_bracket = |b: &u8| matches!(b, b'[' | b']');
-    let start = name.iter().position(|b| !is_bracket(b) && !b.is_ascii_whitespace() && *b != 0x0b);
-    let bare = start.and_then(|at| name.get(at..)).unwrap_or_default();
+    let bare = trim_start(name);
     let root = bare.split(is_bracket).next().unwrap_or_default();
-    if owned.holds(root.trim_ascii_end()) {
+    if holds(root) {
         return true;
     }
     // PHP reads an opening bracket that is never closed as `_`.
     let unclosed = bare.iter().position(|b| *b == b'[').and_then(|at| bare.get(at..));
-    unclosed.is_some_and(|rest| !rest.contains(&b']')) && owned.holds(bare.trim_ascii_end())
+    unclosed.is_some_and(|rest| !rest.contains(&b']')) && holds(bare)
+}
+
+/// Without what stands before the first letter: brackets, and what is trimmed.
+fn trim_start(name: &[u8]) -> &[u8] {
+    let first = name.iter().position(|b| b.is_ascii_graphic() && !matches!(b, b'[' | b']'));
+    let (before, rest) = name.split_at(first.unwrap_or(name.len()));
+    let goes = |c| matches!(c, '[' | ']') || is_trimmed(c);
+    if before.is_empty() || String::from_utf8_lossy(before).chars().all(goes) { rest } else { name }
+}
+
+/// Without what is trimmed at the end.
+fn trim_end(name: &[u8]) -> &[u8] {
+    let last = name.iter().rposition(u8::is_ascii_graphic);
+    let (rest, after) = name.split_at(last.map_or(0, |last| last + 1));
+    if after.is_empty() || String::from_utf8_lossy(after).chars().all(is_trimmed) { rest } else { name }
+}
+
+/// Whether any reader's `trim` takes this off the ends of a name: PHP, Java, Python, JavaScript and .NET differ in what they
+/// take. What is no UTF-8 counts too: in another encoding it may be blank.
+fn is_trimmed(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || matches!(c, '\u{180e}' | '\u{200b}' | '\u{feff}' | '\u{fffd}')
 }
 
 /// `+` as blank, `%XX`, and `%uXXXX` as IIS reads it; what is no escape stays.
@@ -150,6 +175,7 @@ mod tests {
             "access_token=1",
             "access.token=1",
             "access%20token=1",
+            "access%fftoken=1",
             "access+token=1",
             "%74oken=1",
             "%74%6F%6b%65%6e",
@@ -164,12 +190,25 @@ mod tests {
             "+token=1",
             "%20%09token=1",
             "token%20=1",
+            "token%0b=1",
+            "token%0b[]=1",
+            "%0baccess[token%0b=1",
+            "%1ctoken%1f=1",
+            "%c2%a0token%c2%85=1",
+            "%a0token%85=1",
+            "%ef%bb%bftoken%e2%80%a8=1",
+            "[%01token%7f]=1",
+            "token\u{3000}=1",
             "token%00x=1",
             "role%00x=1",
             "access[token=1",
             "access%5btoken=1",
             "role-key=1",
             "role_=1",
+            "role+=1",
+            "role%0b=1",
+            "role%1f[]=1",
+            "role%00=1",
             "tenant-code[x]=1",
             "session%2Did=1",
             "Organization-Code=1",
@@ -210,6 +249,9 @@ mod tests {
             "roles;key=1",
             "a;b=role_key",
             "?a",
+            "%c3%a9token=1",
+            "token%c3%a9=1",
+            "tok%0ben=1",
         ] {
             assert_eq!(
                 clean_query(query, &NameSet::parameters_of(Directory::BELIEVED)),

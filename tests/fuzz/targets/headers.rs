@@ -88,7 +88,8 @@ fn parameters(query: &str) -> BTreeSet<String> {
     for piece in query.split('&').flat_map(|piece| [vec![piece], piece.split(';').collect()].concat()) {
         let name = piece.split('=').next().unwrap_or_default().replace('+', " ");
         let name = unescaped(name.as_bytes());
-        let plain = String::from_utf8_lossy(&name).trim().to_owned();
+        // Java's `trim` takes all up to U+0020, that of others blanks alone.
+        let plain = String::from_utf8_lossy(&name).trim().trim_matches(|c| ('\u{1}'..=' ').contains(&c)).to_owned();
         // PHP: blanks and dots become `_`, a NUL ends it. `x[y]` is a member of `x`.
         let php = plain.split('\0').next().unwrap_or_default().trim_start().to_owned();
         let root = php.split('[').next().unwrap_or_default().to_owned();
@@ -98,7 +99,9 @@ fn parameters(query: &str) -> BTreeSet<String> {
         let without_brackets =
             |name: String| Some(name).filter(|name| !name.contains(['[', ']'])).unwrap_or_default();
         let (plain, root) = (without_brackets(plain), without_brackets(root));
-        names.extend([plain, root, bare].map(|name| folded(name.trim().as_bytes())));
+        for name in [plain, root, bare] {
+            names.extend([folded(name.as_bytes()), folded(name.trim().as_bytes())]);
+        }
     }
     names
 }
