@@ -13,7 +13,8 @@ use crate::forward::names::{OwnedNames, OwnedParameters};
 use crate::forward::query::{CleanQuery, clean_query};
 use crate::forward::trace::Incoming;
 
-/// A request whose head holds nothing that is ours to say, its target in origin form. [`Cleaned::for_caller`] says it.
+/// A request whose head holds nothing that is ours to say but for `Host`, its target in origin form. [`Cleaned::for_caller`] says
+/// it, and says `Host` in the client's place.
 pub struct Cleaned<B> {
     pub(super) request: Box<Request<B>>,
     pub(super) trace: Option<Incoming>,
@@ -64,7 +65,7 @@ impl<B> fmt::Debug for Cleaned<B> {
 }
 
 /// Removes connection-specific fields and those that `Connection` names, every header and query parameter of ours however it
-/// is spelled, and what only routing reads (`Host`, `Expect`). `Connection` can name neither `Host`, `Cookie` nor
+/// is spelled, and `Expect`. `Host` keeps its place, the first one mostly, until ours is written there. `Connection` can name neither `Host`, `Cookie` nor
 /// what says how a body is read (`Content-Length`, `Content-Type`, `Content-Encoding`), by which it was judged. Session cookies are
 /// removed before; extensions are dropped, so an upgrade is taken from them before too. All of it happens where the request is.
 ///
@@ -87,8 +88,6 @@ pub fn clean<B>(
     }
     request.extensions_mut().clear();
     let headers = request.headers_mut();
-    // Nearly all requests have it, and nothing else that goes.
-    headers.remove(HOST);
     let head = Head::of(headers);
     let trace = Incoming::read(head);
     let trailers = trailers(head);
@@ -136,7 +135,8 @@ fn trailers(head: Head<'_>) -> Trailers {
 }
 
 fn doomed(head: Head<'_>, owned: &OwnedNames) -> Vec<HeaderName> {
-    let mut doomed: Vec<HeaderName> = head.keys().filter(|name| owned.owns(name)).cloned().collect();
+    let goes = |name: &&HeaderName| **name != HOST && owned.owns(name);
+    let mut doomed: Vec<HeaderName> = head.keys().filter(goes).cloned().collect();
     for item in head.get_all(&CONNECTION).flat_map(items) {
         let usual = [&b"close"[..], b"keep-alive", b"upgrade", b"te"];
         if usual.iter().any(|word| item.eq_ignore_ascii_case(word)) {
@@ -224,7 +224,7 @@ mod tests {
             ("My_App_Field", "1"),
             ("Cookie", "a=b"),
         ]);
-        assert_eq!(left, ["content-length: 3", "cookie: a=b", "my_app_field: 1"]);
+        assert_eq!(left, ["content-length: 3", "cookie: a=b", "host: a", "my_app_field: 1"]);
     }
 
     #[test]

@@ -109,9 +109,10 @@ impl<B> Cleaned<B> {
     pub fn for_caller(
         self,
         caller: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
-        via: &Via<'_>,
+        via: Via<'_>,
     ) -> Outbound<B> {
         let Self { mut request, trace, trailers } = self;
+        let Introduction { forwarded_for, forwarded, real_ip } = Introduction::of(&via);
         let headers = request.headers_mut();
         headers.reserve(SAID);
         let seen_as = via.seen_as;
@@ -119,8 +120,7 @@ impl<B> Cleaned<B> {
         headers.insert(X_FORWARDED_HOST, seen_as.host.clone());
         headers.insert(X_FORWARDED_PROTO, seen_as.scheme.clone());
         headers.insert(X_FORWARDED_PORT, seen_as.port.clone());
-        headers.insert(X_REQUEST_ID, via.request_id.clone());
-        let Introduction { forwarded_for, forwarded, real_ip } = Introduction::of(via);
+        headers.insert(X_REQUEST_ID, via.request_id);
         headers.insert(X_FORWARDED_FOR, forwarded_for);
         headers.insert(FORWARDED, forwarded);
         headers.insert(X_REAL_IP, real_ip);
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    fn outbound(lines: &[(&'static str, &'static str)], via: &Via<'_>) -> Outbound<&'static str> {
+    fn outbound(lines: &[(&'static str, &'static str)], via: Via<'_>) -> Outbound<&'static str> {
         let mut request = Request::new("body");
         *request.uri_mut() = Uri::from_static("https://ignored/a?b");
         for (name, value) in lines {
@@ -304,7 +304,7 @@ mod tests {
                 ("forwarded", "for=6.6.6.6"),
                 ("x-request-id", "theirs"),
             ],
-            &via("10.0.0.9", None, &seen_as("app.example")),
+            via("10.0.0.9", None, &seen_as("app.example")),
         );
         for (name, value) in [
             ("host", "app.example"),
@@ -324,9 +324,19 @@ mod tests {
     }
 
     #[test]
+    fn our_host_stands_where_the_clients_stood_and_alone() {
+        let came = [("host", "evil"), ("accept", "*/*"), ("connection", "close"), ("host", "other")];
+        let sent = outbound(&came, via("10.0.0.9", None, &seen_as("app.example")));
+        let first =
+            sent.request.headers().iter().next().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        assert_eq!(first, Some(("host", &b"app.example"[..])));
+        assert_eq!(lines(&sent, "host"), ["app.example"]);
+    }
+
+    #[test]
     fn earlier_hops_come_first() {
         let hops = ["2001:db8::1", "::ffff:10.0.0.1"];
-        let sent = outbound(&[], &via("fd00::2", Some(&hops), &seen_as("app.example:8443")));
+        let sent = outbound(&[], via("fd00::2", Some(&hops), &seen_as("app.example:8443")));
         assert_eq!(lines(&sent, "x-forwarded-for"), ["2001:db8::1, 10.0.0.1, fd00::2"]);
         assert_eq!(lines(&sent, "x-real-ip"), ["2001:db8::1"]);
         assert_eq!(
@@ -338,7 +348,7 @@ mod tests {
     #[test]
     fn connection_fields_are_made_anew() {
         let asked = [("te", "trailers, deflate"), ("connection", "upgrade, te"), ("upgrade", "websocket")];
-        let sent = outbound(&asked, &via("10.0.0.9", None, &seen_as("a")));
+        let sent = outbound(&asked, via("10.0.0.9", None, &seen_as("a")));
         assert_eq!(
             (lines(&sent, "te"), lines(&sent, "connection")),
             (vec!["trailers".into()], vec!["te".into()])
@@ -351,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_request_is_made_from_it() {
-        let request = outbound(&[], &via("10.0.0.9", None, &seen_as("a"))).into_request();
+        let request = outbound(&[], via("10.0.0.9", None, &seen_as("a"))).into_request();
         assert_eq!((request.uri().to_string().as_str(), *request.body()), ("/a?b", "body"));
     }
 }

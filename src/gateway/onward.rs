@@ -122,7 +122,7 @@ impl Gateway {
             Box::new(malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id))
         })?;
         let told = told.iter().flat_map(|told| told.iter().cloned());
-        Ok(cleaned.for_caller(lines.into_iter().chain(told), &via(asked, app)))
+        Ok(cleaned.for_caller(lines.into_iter().chain(told), via(asked, app)))
     }
 
     async fn send(

@@ -158,17 +158,14 @@ impl Bench {
                 })
             }
             // What the app gets; the copy of the head is the bench's own.
-            "forward" => {
-                let via = self.via();
-                Box::new(move || {
-                    let mut head = black_box(&self.head).clone();
-                    cookies::strip(&mut head.headers, names);
-                    let told = self.headers.render(&self.identity).unwrap();
-                    let request = Box::new(Request::from_parts(head, ()));
-                    let cleaned = clean(request, &self.owned, &self.parameters).unwrap();
-                    black_box(cleaned.for_caller(told.iter().cloned(), &via).into_request());
-                })
-            }
+            "forward" => Box::new(move || {
+                let mut head = black_box(&self.head).clone();
+                cookies::strip(&mut head.headers, names);
+                let told = self.headers.render(&self.identity).unwrap();
+                let request = Box::new(Request::from_parts(head, ()));
+                let cleaned = clean(request, &self.owned, &self.parameters).unwrap();
+                black_box(cleaned.for_caller(told.iter().cloned(), self.via()).into_request());
+            }),
             other => panic!("{other} is no part"),
         }
     }

@@ -199,7 +199,7 @@ fuzz_target!(|data: &[u8]| {
     let seen_as = seen_as();
     let told = rendered(&sent);
     let cleaned = clean(Box::new(request), &owned, &parameters_owned).expect("a path");
-    let got = cleaned.for_caller(told.clone(), &via(&seen_as)).into_request();
+    let got = cleaned.for_caller(told.clone(), via(&seen_as)).into_request();
     everything_else_arrives(&sent, got.headers());
     nothing_but_ours_under_our_names(&sent, got.headers(), &told);
     assert_eq!(got.uri().path(), uri.path());

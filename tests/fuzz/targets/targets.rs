@@ -156,7 +156,7 @@ fn what_is_judged_is_what_is_sent(target: &Target, request: Request<()>, sent: &
     let seen_as = seen_as();
     let owned = OwnedNames::new([], NameSet::default(), Authorization::Strip);
     let cleaned = clean(Box::new(request), &owned, &OwnedParameters::none()).expect("a path");
-    let outbound = cleaned.for_caller(Vec::new(), &via(&seen_as)).into_request();
+    let outbound = cleaned.for_caller(Vec::new(), via(&seen_as)).into_request();
     assert_eq!(outbound.uri().to_string().as_bytes(), judged);
     assert_eq!(outbound.headers().get_all(HOST).iter().collect::<Vec<_>>(), ["app.example"]);
     // As it stands in the request line, it is one word.
