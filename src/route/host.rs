@@ -2,7 +2,9 @@
 //! In: text of a `Host` field or an authority. Out: [`HostPort`]. Errors: what is no host is `None`. I/O: none.
 //! Source: RFC 9110 §7.2 (`Host`); RFC 3986 §3.2.2 (host); RFC 1123 §2.1 (names); RFC 5952 (IPv6 text).
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// Longest name taken (RFC 1035 §2.3.4, without the final dot).
 const MAX_NAME: usize = 253;
@@ -11,14 +13,30 @@ const MAX_LABEL: usize = 63;
 /// A host name or address in lower case, without final dot, and the port written beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostPort {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) port: Option<u16>,
+}
+
+thread_local! {
+    /// How the last host was written, and that host: most requests to a worker name the same one as the request before.
+    static LAST: RefCell<(String, Option<HostPort>)> = const { RefCell::new((String::new(), None)) };
 }
 
 impl HostPort {
     /// Takes a name, a dotted IPv4 address or a bracketed IPv6 address. User info, zones, escapes, empty labels,
     /// numbers that only some readers take for an address, and an empty port are no host.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        LAST.with_borrow_mut(|(written, host)| {
+            if host.is_none() || written != text {
+                *host = Some(Self::read(text)?);
+                written.clear();
+                written.push_str(text);
+            }
+            host.clone()
+        })
+    }
+
+    fn read(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix('[') {
             let (inside, after) = rest.split_once(']')?;
             let address: Ipv6Addr = inside.parse().ok()?;
@@ -26,7 +44,7 @@ impl HostPort {
                 "" => None,
                 after => Some(parse_port(after.strip_prefix(':')?)?),
             };
-            return Some(Self { name: format!("[{address}]"), port });
+            return Some(Self { name: format!("[{address}]").into(), port });
         }
         let colon = text.bytes().rposition(|byte| byte == b':');
         let (name, port) = match colon.and_then(|at| text.split_at_checked(at)) {
@@ -34,14 +52,14 @@ impl HostPort {
             Some((name, port)) => (name, Some(parse_port(port.get(1..)?)?)),
         };
         let name = name.strip_suffix('.').unwrap_or(name);
-        is_name(name).then(|| Self { name: name.to_ascii_lowercase(), port })
+        is_name(name).then(|| Self { name: name.to_ascii_lowercase().into(), port })
     }
 }
 
 /// A site's host as requests are compared with it: lower case, no final dot. `None` where `text` is no host, or has a port.
 #[must_use]
 pub fn canonical_host(text: &str) -> Option<String> {
-    HostPort::parse(text).filter(|host| host.port.is_none()).map(|host| host.name)
+    HostPort::read(text).filter(|host| host.port.is_none()).map(|host| host.name.to_string())
 }
 
 fn parse_port(text: &str) -> Option<u16> {
@@ -84,7 +102,31 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<(String, Option<u16>)> {
-        HostPort::parse(text).map(|host| (host.name, host.port))
+        HostPort::parse(text).map(|host| (host.name.to_string(), host.port))
+    }
+
+    #[test]
+    fn the_host_before_stands_for_those_alone_that_are_written_the_same() {
+        let texts = [
+            "a.example",
+            "a.example:80",
+            "A.EXAMPLE",
+            "a.example",
+            "a..example",
+            "a.example",
+            "",
+            "[::1]",
+            "b",
+        ];
+        for (at, text) in texts.iter().enumerate() {
+            for before in texts {
+                let _remembered = HostPort::parse(before);
+                assert_eq!(HostPort::parse(text), HostPort::read(text), "{before:?} before {text:?}");
+            }
+            let again = [HostPort::parse(text), HostPort::parse(text)].map(|host| host.map(|host| host.name));
+            let [Some(one), Some(other)] = again else { continue };
+            assert!(Arc::ptr_eq(&one, &other), "{at}: it is not read again");
+        }
     }
 
     #[test]
