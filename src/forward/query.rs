@@ -136,12 +136,15 @@ fn decode(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
-/// The byte that an escape at the start of `bytes` stands for, and what follows the escape.
+/// The byte that an escape at the start of `bytes` stands for, and what follows the escape. A letter beyond Latin-1 is any
+/// byte that is no letter of ours.
 fn unescape(bytes: &[u8]) -> Option<(u8, &[u8])> {
     match bytes {
-        [b'%', b'u' | b'U', b'0', b'0', hi, lo, after @ ..] | [b'%', hi, lo, after @ ..] => {
-            Some((hex(*hi, *lo)?, after))
+        [b'%', b'u' | b'U', page, page_low, hi, lo, after @ ..] => {
+            let byte = hex(*hi, *lo)?;
+            Some((if hex(*page, *page_low)? == 0 { byte } else { 0xff }, after))
         }
+        [b'%', hi, lo, after @ ..] => Some((hex(*hi, *lo)?, after)),
         [b'+', after @ ..] => Some((b' ', after)),
         _ => None,
     }
@@ -156,6 +159,9 @@ fn hex(hi: u8, lo: u8) -> Option<u8> {
 mod tests {
     use super::*;
     use crate::backend::directory::Directory;
+    use crate::backend::egov_user::EgovUser;
+    use crate::backend::oauth2::OAuth2;
+    use crate::backend::sanic_jwt::SanicJwt;
 
     fn cleaned(query: &str) -> String {
         match clean_query(query, &NameSet::parameters_of(Directory::BELIEVED)) {
@@ -180,6 +186,8 @@ mod tests {
             "%74oken=1",
             "%74%6F%6b%65%6e",
             "%u0074oken=1",
+            "%u3000token%uFEFF=1",
+            "access%u2003token=1",
             "token[]=1",
             "token%5B%5D=1",
             "token[a][b]=1",
@@ -219,6 +227,17 @@ mod tests {
         ] {
             assert_eq!(cleaned(&format!("a=1&{piece}&b=2")), "a=1&b=2", "{piece}");
             assert_eq!(cleaned(piece), "", "{piece}");
+        }
+    }
+
+    /// What is trimmed off the ends of a name is never a part of one of ours.
+    #[test]
+    fn our_names_begin_and_end_with_letters() {
+        for believed in [Directory::BELIEVED, EgovUser::BELIEVED, OAuth2::BELIEVED, SanicJwt::BELIEVED] {
+            let whole = [believed.names, believed.parameters].concat();
+            assert!(whole.iter().all(|name| name.ends_with(|c: char| c.is_ascii_alphanumeric())));
+            let all = [&whole[..], believed.parameter_prefixes].concat();
+            assert!(all.iter().all(|name| name.starts_with(|c: char| c.is_ascii_alphanumeric())));
         }
     }
 
