@@ -3,12 +3,12 @@
 //! I/O: the connection. Source: RFC 9113 (HTTP/2), §8.2.3 (cookies in crumbs), §10.5 (denial of service); RFC 8441 (WebSocket).
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -34,7 +34,9 @@ use tokio_util::task::TaskTracker;
 use crate::body::{BodyFault, ReplyBody, Replying};
 use crate::fields::Names;
 use crate::random;
+use crate::server::batch::{Batch, Room};
 use crate::server::seldom::Seldom;
+use crate::server::turn::Turn;
 use crate::server::{Asking, Came, ConnectionLimits, Handler, Life};
 
 /// For a client to take leave once it was told to, with nothing under way any more.
@@ -123,20 +125,25 @@ impl<H: Handler> Http2<H> {
                 Ok::<_, Infallible>(response.map(|body| Given { body, rest: Bytes::new(), progress }))
             })
         });
+        let stream = Batch::new(stream);
         let served = builder(&http2, limits.head_bytes, streams.clone())
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream.clone()), service);
+        // It is large, and lies where it is from here on.
         let mut served = pin!(served);
-        tokio::select! {
-            ended = served.as_mut() => return ended,
-            () = Seldom::new(life.finish.cancelled()) => {}
-            () = streams.quiet(limits.idle) => {}
-        }
-        // GOAWAY: what has begun is finished, nothing more begins (RFC 9113 §6.8).
-        served.as_mut().graceful_shutdown();
-        tokio::select! {
-            ended = served.as_mut() => ended,
-            () = streams.quiet(LEAVE) => Ok(()),
-        }
+        let limited = pin!(async {
+            tokio::select! {
+                ended = served.as_mut() => return ended,
+                () = Seldom::new(life.finish.cancelled()) => {}
+                () = streams.quiet(limits.idle) => {}
+            }
+            // GOAWAY: what has begun is finished, nothing more begins (RFC 9113 §6.8).
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = streams.quiet(LEAVE) => Ok(()),
+            }
+        });
+        streams.together(limited, &stream).await
     }
 }
 
@@ -261,11 +268,36 @@ impl Streams {
         }))
     }
 
+    /// Runs a connection so that answers which are ready at about the same time go out in one piece: where several streams are
+    /// under way, it lets what is ready beside it go first.
+    async fn together<S, T>(&self, mut connection: Pin<&mut impl Future<Output = T>>, stream: &Batch<S>) -> T
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut turn = Turn::new();
+        poll_fn(|cx| {
+            let room = if self.open() > 1 {
+                ready!(turn.poll(cx));
+                Room::Kept
+            } else {
+                Room::Freed
+            };
+            let polled = connection.as_mut().poll(cx);
+            stream.send(cx, room);
+            polled
+        })
+        .await
+    }
+
+    fn open(&self) -> usize {
+        self.0.open.load(Ordering::Acquire)
+    }
+
     /// Ends once no stream has been under way for so long, whatever else the client sends.
     async fn quiet(&self, limit: Duration) {
         loop {
             let begun = self.0.begun.load(Ordering::Acquire);
-            if self.0.open.load(Ordering::Acquire) > 0 {
+            if self.open() > 0 {
                 self.0.ended.notified().await;
                 continue;
             }
@@ -274,7 +306,7 @@ impl Streams {
                 () = self.0.ended.notified() => continue,
             }
             let same = self.0.begun.load(Ordering::Acquire) == begun;
-            if same && self.0.open.load(Ordering::Acquire) == 0 {
+            if same && self.open() == 0 {
                 return;
             }
         }
@@ -420,7 +452,109 @@ impl Body for Given {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, IoSlice};
+
+    use tokio::io::{DuplexStream, ReadBuf};
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::server::By;
+
+    /// Counts the pieces that are written.
+    struct Counted(DuplexStream, Arc<AtomicUsize>);
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write(cx, &bufs.iter().map(|buf| &**buf).collect::<Vec<_>>().concat())
+        }
+    }
+
+    /// Answers once it may.
+    #[derive(Clone)]
+    struct Released(Arc<Semaphore>, Arc<AtomicUsize>);
+
+    impl Handler for Released {
+        async fn handle(&self, _request: Asking, _came: &Came) -> Replying {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            drop(self.0.acquire().await);
+            Box::new(Response::new(ReplyBody::from("x".repeat(1024))))
+        }
+    }
+
+    /// Its one worker runs who was woken last first: the connection after each answer, if it did not wait.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn answers_that_are_ready_at_the_same_time_go_out_in_one_piece() {
+        const STREAMS: usize = 10;
+        let (written, came_in) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new(Semaphore::new(0));
+        let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+        let http2 = Http2 {
+            came: Came { peer: ([127, 0, 0, 1], 1).into(), by: By::Plain, certificate: None },
+            handler: Released(Arc::clone(&gate), Arc::clone(&came_in)),
+            limits: ConnectionLimits::default(),
+            http2: Http2Limits::default(),
+            life: Life::default(),
+        };
+        let tasks = TaskTracker::new();
+        tasks.spawn(http2.serve(Counted(ours, Arc::clone(&written))));
+        let (mut client, connection) = h2::client::handshake(theirs).await.expect("HTTP/2");
+        tasks.spawn(connection);
+        let ask = |client: &mut h2::client::SendRequest<Bytes>| {
+            let request = Request::get("https://a/").body(()).expect("a request");
+            client.send_request(request, true).expect("sent").0
+        };
+        let answers: Vec<_> = (0..STREAMS).map(|_| ask(&mut client)).collect();
+        while came_in.load(Ordering::Relaxed) < STREAMS {
+            tokio::task::yield_now().await;
+        }
+        let count = Arc::clone(&written);
+        let released = tasks.spawn(async move {
+            gate.add_permits(STREAMS);
+            count.load(Ordering::Relaxed)
+        });
+        let before = released.await.expect("released");
+        for answer in answers {
+            let mut body = answer.await.expect("an answer").into_body();
+            let mut bytes = 0;
+            while let Some(piece) = body.data().await {
+                bytes += piece.expect("whole").len();
+            }
+            assert_eq!(bytes, 1024);
+        }
+        let pieces = written.load(Ordering::Relaxed) - before;
+        assert!(pieces <= 3, "{STREAMS} answers in {pieces} pieces");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_given_up_by_its_own_answer_whatever_begins_beside_it() {

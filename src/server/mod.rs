@@ -2,6 +2,8 @@
 //! In: settings and a handler. Out: answered requests. Errors: [`ListenError`] at start; later faults end one connection.
 //! I/O: sockets. Source: RFC 9112 (HTTP/1.1), RFC 9113 (HTTP/2); RFC 9110 §15.5.9 (408), RFC 6585 §5 (431).
 
+mod batch;
+mod bell;
 mod converse;
 pub mod framing;
 mod http2;
@@ -12,6 +14,7 @@ mod seats;
 mod seldom;
 mod strict;
 pub mod tls;
+mod turn;
 
 use std::future::Future;
 use std::io;

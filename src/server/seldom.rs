@@ -3,39 +3,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
+
+use crate::server::bell::Bell;
 
 /// A future that is asked once, and again when it has woken its task: not each time that something else has. What is asked may
 /// take a lock that all connections share.
 #[derive(Debug)]
 pub(super) struct Seldom<F> {
     future: Pin<Box<F>>,
-    bell: Arc<Bell>,
-    /// The same, as the future has it.
-    waker: Waker,
-    /// Whom the bell wakes.
-    task: Option<Waker>,
-}
-
-#[derive(Debug)]
-struct Bell {
-    rung: AtomicBool,
-    task: Mutex<Waker>,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
-    }
+    bell: Bell,
 }
 
 impl<F: Future> Seldom<F> {
     pub(super) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
-        Self { future: Box::pin(future), waker: Waker::from(Arc::clone(&bell)), bell, task: None }
+        Self { future: Box::pin(future), bell: Bell::rung() }
     }
 }
 
@@ -44,21 +26,19 @@ impl<F: Future> Future for Seldom<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        if this.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
-            this.task = Some(cx.waker().clone());
-            this.bell.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker());
+        if this.bell.has_rung(cx) {
+            this.future.as_mut().poll(&mut this.bell.context())
+        } else {
+            Poll::Pending
         }
-        // Whoever is rung between this and the next line is asked; whoever is rung after it wakes the task.
-        if !this.bell.rung.load(Ordering::Acquire) || !this.bell.rung.swap(false, Ordering::AcqRel) {
-            return Poll::Pending;
-        }
-        this.future.as_mut().poll(&mut Context::from_waker(&this.waker))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
