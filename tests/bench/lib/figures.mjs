@@ -1,10 +1,15 @@
 // Figures of all rounds, and their table.
 import { OWN } from './peers.mjs'
 
-export const median = list => {
+/** What such a part of the list is below, between its two neighbours where it is none of them. */
+const quantile = (list, part) => {
   const sorted = [...list].sort((a, b) => a - b)
-  return sorted.length % 2 ? sorted[sorted.length >> 1] : (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2
+  const at = (sorted.length - 1) * part
+  const [below, above] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]]
+  return below + (above - below) * (at % 1)
 }
+
+export const median = list => quantile(list, 0.5)
 
 export class Figures {
   rows = new Map()
@@ -40,13 +45,12 @@ export class Figures {
 
 const short = number => number >= 100 ? number.toFixed(0) : number >= 10 ? number.toFixed(1) : number.toFixed(2)
 
-/** `median [least–most]`. */
+/** `median [lower quartile–upper quartile]`. */
 export function spread (list) {
   const found = list.filter(Number.isFinite)
   if (found.length === 0) return '–'
-  const [least, most] = [Math.min(...found), Math.max(...found)]
-  const ends = short(least) === short(most) ? '' : ` [${short(least)}–${short(most)}]`
-  return short(median(found)) + ends
+  const [lower, upper] = [quantile(found, 0.25), quantile(found, 0.75)].map(short)
+  return short(median(found)) + (lower === upper ? '' : ` [${lower}–${upper}]`)
 }
 
 const PEERS = ['nginx', 'HAProxy', 'Envoy', 'floor', 'Doorkeep', 'optimized']
@@ -81,11 +85,12 @@ export function print (figures) {
   })
   table(['', ...peers.map(who => HEADS[who] ?? who), `${HEADS[OWN] ?? OWN} × nginx`], lines)
   const algorithms = [...new Set(rows.filter(row => row.scenario === 'cold' && row.what.includes(',')).map(row => row.what.split(',')[0]))]
-  table(['CPU µs', 'signature alone', 'verification alone', 'request, each token new'], algorithms.map(algorithm => [
+  table(['CPU µs', 'signature alone', 'verification alone', 'request, each token new', 'the same, the floor'], algorithms.map(algorithm => [
     algorithm,
     spread(figures.all(`${algorithm}, signature alone`, 'alone', 'cpu')),
     spread(figures.all(`${algorithm}, whole verification alone`, 'alone', 'cpu')),
-    spread(figures.all(`${algorithm}, each new`, OWN, 'cpu'))]))
+    spread(figures.all(`${algorithm}, each new`, OWN, 'cpu')),
+    spread(figures.all(`${algorithm}, each new`, 'floor', 'cpu'))]))
   const busy = rows.filter(row => ['plain', 'warm'].includes(row.scenario)).flatMap(row => row.rounds.map(found => found?.busy)).filter(Number.isFinite)
   if (busy.length > 0) console.log(`The measured processor was busy ${spread(busy)} of the time.\n`)
 }

@@ -196,17 +196,17 @@ function startFloor ({ port, upstream, tls, keys, algorithm }) {
   return [process.env.BENCH_FLOOR, [`127.0.0.1:${port}`, `127.0.0.1:${upstream}`, ...key, ...certificate]]
 }
 
-/** Each with the algorithms of tokens that it checks. */
+const optimized = process.env.BENCH_OPTIMIZED
+
+/** Each with the algorithms of tokens that it checks, in the order in which they take turns: whom we are held against is measured beside us. */
 export const PEERS = {
   nginx: { start: startNginx, tokens: [] },
-  HAProxy: { start: startHaproxy, tokens: ALGORITHMS },
-  Envoy: { start: startEnvoy, tokens: ALGORITHMS },
+  Doorkeep: { start: startDoorkeep(doorkeep), tokens: ALGORITHMS },
+  ...optimized && { optimized: { start: startDoorkeep(optimized), tokens: ALGORITHMS } },
   floor: { start: startFloor, tokens: ALGORITHMS },
-  Doorkeep: { start: startDoorkeep(doorkeep), tokens: ALGORITHMS }
+  Envoy: { start: startEnvoy, tokens: ALGORITHMS },
+  HAProxy: { start: startHaproxy, tokens: ALGORITHMS }
 }
-
-const optimized = process.env.BENCH_OPTIMIZED
-if (optimized) PEERS.optimized = { start: startDoorkeep(optimized), tokens: ALGORITHMS }
 
 /** The Doorkeep of rows that are measured with one of them alone. */
 export const OWN = optimized ? 'optimized' : 'Doorkeep'

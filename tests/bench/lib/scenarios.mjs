@@ -1,5 +1,7 @@
 // What is measured. Each scenario is a list of rows; the rows of all scenarios that were asked for take turns, round by round,
-// so that whatever else the machine does meets all of them alike.
+// so that whatever else the machine does meets all of them alike. What requests cost is measured in a short slice in each round,
+// of a process of its own: a machine's mood lasts longer than a slice, no process lies in memory as the one before, and there are
+// enough of them for a median.
 import assert from 'node:assert/strict'
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -52,28 +54,31 @@ export class Run {
   }
 }
 
-/** Rows of `scenario`: `what` is measured with `who`. */
+/** A row of `scenario`: `what` is measured with `who`, in some of the rounds. */
 const row = (scenario, what, who, measure) => ({ scenario, what, who, measure })
 
-const plain = name => row('plain', 'plain', name, run => run.with(name, {}, peer => cost(peer, run.seconds)))
+/** The same in each round. */
+const slice = (...all) => ({ ...row(...all), always: true })
+
+const plain = name => slice('plain', 'plain', name, run => run.with(name, {}, peer => cost(peer, run.seconds)))
 
 function warm (name, algorithm) {
-  return row('warm', algorithm, name, async run => {
+  return slice('warm', algorithm, name, async run => {
     const tokens = await run.tokens(algorithm, WARM, 'warm')
     return run.with(name, { algorithm }, peer => cost(peer, run.seconds, { tokens }))
   })
 }
 
-function cold (algorithm) {
-  return row('cold', `${algorithm}, each new`, OWN, async run => {
+function cold (name, algorithm) {
+  return slice('cold', `${algorithm}, each new`, name, async run => {
     const [before, tokens] = [await run.tokens(algorithm, WARM, 'warm'), await run.tokens(algorithm, COLD[algorithm], 'cold')]
-    return run.with(OWN, { algorithm }, peer => costOnce(peer, tokens, before))
+    return run.with(name, { algorithm }, peer => costOnce(peer, tokens, before))
   })
 }
 
 /** One of the parts by itself, in microseconds. */
 function alone (algorithm, part, what) {
-  return row('cold', `${algorithm}, ${what}`, 'alone', async run => {
+  return slice('cold', `${algorithm}, ${what}`, 'alone', async run => {
     const file = join(run.folder, `${algorithm}.toml`)
     writeFileSync(file, settings({ keys: run.keys, algorithm, port: 1, adminPort: 2, upstream: 3 }))
     const token = await mint(run.keys, algorithm)
@@ -81,7 +86,7 @@ function alone (algorithm, part, what) {
   })
 }
 
-const http2 = (name, algorithm) => row('tls', `HTTP/2${algorithm ? ` ${algorithm}` : ''}`, name,
+const http2 = (name, algorithm) => slice('tls', `HTTP/2${algorithm ? ` ${algorithm}` : ''}`, name,
   run => run.with(name, { tls: true, algorithm }, peer => costHttp2(peer, run.seconds)))
 
 const connections = name => row('handshakes', 'new TLS connection', name,
@@ -90,7 +95,7 @@ const connections = name => row('handshakes', 'new TLS connection', name,
 /** With one worker, and with two, when as much is asked as the processors do: each new ES256 token is work enough. */
 function workers (count) {
   const processors = count === 1 ? MEASURED : `${MEASURED},${LOAD}`
-  return row('workers', count === 1 ? 'one worker' : 'two workers', OWN, async run => {
+  return slice('workers', count === 1 ? 'one worker' : 'two workers', OWN, async run => {
     const [before, tokens] = [await run.tokens('ES256', WARM, 'warm'), await run.tokens('ES256', COLD.ES256, 'cold')]
     const where = count === 1 ? LOAD : processors
     return run.with(OWN, { algorithm: 'ES256', processors }, peer => costTogether(peer, tokens, before, where))
@@ -121,7 +126,7 @@ function idle (kind, name) {
 const memory = row('memory', 'memory', OWN, async run => {
   const tokens = await run.tokens('RS256', WARM, 'warm')
   return run.with(OWN, { algorithm: 'RS256' }, async peer => {
-    await cost(peer, run.seconds, { tokens })
+    await cost(peer, 3, { tokens })
     return { start: peer.heldAtStart / 1024, load: peak(peer.child) / 1024 }
   })
 })
@@ -163,11 +168,11 @@ const begin = name => row('start', 'first 200', name, async run => {
 const many = row('many', '200,000 tokens', OWN, async run => {
   const [often, all] = [await run.tokens('HS256', WARM, 'warm'), await run.tokens('HS256', LIVE, 'live')]
   return run.with(OWN, { algorithm: 'HS256' }, async peer => {
-    const before = await cost(peer, run.seconds, { tokens: often })
+    const before = await cost(peer, 3, { tokens: often })
     const held = resident(peer.child)
     await sendOnce(peer, all)
     const grown = (resident(peer.child) - held) / 1024
-    const after = await cost(peer, run.seconds, { tokens: often })
+    const after = await cost(peer, 3, { tokens: often })
     return { before: before.cpu, after: after.cpu, grown }
   })
 })
@@ -178,8 +183,8 @@ const checking = peers.filter(name => PEERS[name].tokens.length > 0)
 export const SCENARIOS = {
   plain: peers.map(plain),
   warm: [plain('nginx'), ...ALGORITHMS.flatMap(algorithm => checking.map(name => warm(name, algorithm)))],
-  cold: [plain(OWN), ...ALGORITHMS.flatMap(algorithm => [
-    cold(algorithm), alone(algorithm, 'signature', 'signature alone'), alone(algorithm, 'verify', 'whole verification alone')])],
+  cold: [plain('floor'), plain(OWN), ...ALGORITHMS.flatMap(algorithm => [
+    cold('floor', algorithm), cold(OWN, algorithm), alone(algorithm, 'signature', 'signature alone'), alone(algorithm, 'verify', 'whole verification alone')])],
   tls: [...peers.map(name => http2(name)), ...checking.map(name => http2(name, 'RS256'))],
   handshakes: peers.map(connections),
   workers: [workers(1), workers(2)],
