@@ -89,16 +89,18 @@ fn parameters(query: &str) -> BTreeSet<String> {
         let name = piece.split('=').next().unwrap_or_default().replace('+', " ");
         let name = unescaped(name.as_bytes());
         // Java's `trim` takes all up to U+0020, that of others blanks alone.
-        let plain = String::from_utf8_lossy(&name).trim().trim_matches(|c| ('\u{1}'..=' ').contains(&c)).to_owned();
+        let plain =
+            String::from_utf8_lossy(&name).trim().trim_matches(|c| ('\u{1}'..=' ').contains(&c)).to_owned();
         // PHP: blanks and dots become `_`, a NUL ends it. `x[y]` is a member of `x`.
         let php = plain.split('\0').next().unwrap_or_default().trim_start().to_owned();
         let root = php.split('[').next().unwrap_or_default().to_owned();
         // Rack and qs: the first brackets may be the name.
         let bare = php.trim_start_matches('[').split(']').next().unwrap_or_default().to_owned();
-        // Any other bracket stays a part of the name, and no name of ours is spelled with one.
+        // PHP: one that is never closed is a `_`. Any other bracket stays a part of the name, and no name of ours is spelled with one.
         let without_brackets =
             |name: String| Some(name).filter(|name| !name.contains(['[', ']'])).unwrap_or_default();
         let (plain, root) = (without_brackets(plain), without_brackets(root));
+        let bare = if php.contains(']') { without_brackets(bare) } else { bare };
         for name in [plain, root, bare] {
             names.extend([folded(name.as_bytes()), folded(name.trim().as_bytes())]);
         }
