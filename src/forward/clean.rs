@@ -65,9 +65,10 @@ impl<B> fmt::Debug for Cleaned<B> {
 }
 
 /// Removes connection-specific fields and those that `Connection` names, every header and query parameter of ours however it
-/// is spelled, and `Expect`. `Host` keeps its place, the first one mostly, until ours is written there. `Connection` can name neither `Host`, `Cookie` nor
-/// what says how a body is read (`Content-Length`, `Content-Type`, `Content-Encoding`), by which it was judged. Session cookies are
-/// removed before; extensions are dropped, so an upgrade is taken from them before too. All of it happens where the request is.
+/// is spelled, and `Expect`. `Host` keeps its place, the first one mostly, until ours is written there. `Connection` can name
+/// neither `Host`, `Cookie` nor what says how a body is read (`Content-Length`, `Content-Type`, `Content-Encoding`), by which it
+/// was judged. Session cookies are removed before; extensions are dropped, so an upgrade is taken from them before too. All of it
+/// happens where the request is.
 ///
 /// # Errors
 /// [`CleanFault`]: only for a head that is no [request for a path](CleanFault::NoPath).
