@@ -31,7 +31,7 @@ use crate::meter::Meters;
 use crate::random::NoRandom;
 use crate::renew::PersistError;
 use crate::server::tls::{Tls, TlsError};
-use crate::server::{self, By, Door, Drained, Entrance, Hall, Life, ListenError, Seats, Welcome};
+use crate::server::{By, Door, Drained, Entrance, Hall, Life, ListenError, Seats, Welcome, Workers};
 use crate::share::LinkError;
 
 /// Most open connections of operators.
@@ -67,6 +67,9 @@ pub enum StartError {
     /// The listener has no address.
     #[error("the listener has no address")]
     Address(#[source] std::io::Error),
+    /// A listening socket cannot be handed to who lets people in.
+    #[error("a listening socket cannot be handed to who lets people in")]
+    Door(#[source] std::io::Error),
     /// A socket that was passed has no place in the settings.
     #[error(transparent)]
     Passed(#[from] PassedError),
@@ -108,7 +111,7 @@ impl Doorkeep {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Self::start_with(Sockets::default(), settings, clock).await
+        Self::start_with(Sockets::default(), Workers::here(), settings, clock).await
     }
 
     /// Starts a gateway on a socket that listens already.
@@ -120,22 +123,25 @@ impl Doorkeep {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        Self::start_with(Sockets { http: Some(listener), ..Sockets::default() }, settings, clock).await
+        let sockets = Sockets { http: Some(listener), ..Sockets::default() };
+        Self::start_with(sockets, Workers::here(), settings, clock).await
     }
 
-    /// Starts a gateway on these sockets; those that are missing are opened where the settings say.
+    /// Starts a gateway on these sockets; those that are missing are opened where the settings say. These workers serve the
+    /// sites' connections; what runs beside them, and operators', is the affair of whoever calls.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start_with(
         sockets: Sockets,
+        workers: Workers,
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let doors = sockets.fill(&settings.listen).await?;
         let doorkeep = Box::new(Self::behind(&doors, settings, clock)?);
         doorkeep.current.now().renewer().caught_up(CATCH_UP).await;
-        doorkeep.open(doors);
+        doorkeep.open(doors, &workers)?;
         Ok(*doorkeep)
     }
 
@@ -178,18 +184,19 @@ impl Doorkeep {
     }
 
     /// Lets everybody in.
-    fn open(&self, doors: Doors) {
-        let (life, admin_life) = (&self.common.life, &self.common.admin_life);
-        let plain = Door { listener: doors.http, by: By::Plain };
-        life.tasks.spawn(server::accept(plain, self.entrance.clone()));
-        if let Some(listener) = doors.https {
-            life.tasks.spawn(server::accept(Door { listener, by: By::Tls }, self.entrance.clone()));
+    fn open(&self, doors: Doors, workers: &Workers) -> Result<(), StartError> {
+        let door = |listener, by| Door::of(listener, by, workers.clone()).map_err(StartError::Door);
+        let plain = door(doors.http, By::Plain)?;
+        let tls = doors.https.map(|listener| door(listener, By::Tls)).transpose()?;
+        plain.open(&self.entrance);
+        if let Some(tls) = tls {
+            tls.open(&self.entrance);
         }
         if let Some(listener) = doors.admin {
-            let door = Door { listener, by: By::Plain };
-            admin_life.tasks.spawn(server::accept(door, self.admin_entrance.clone()));
+            Door::here(listener, By::Plain).open(&self.admin_entrance);
         }
         self.readiness.set(Ready::Yes);
+        Ok(())
     }
 
     /// Stops: not ready, then not accepting, then requests and renewals are finished, and what no browser has is kept.

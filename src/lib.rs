@@ -142,6 +142,10 @@
 //! 3. *A client's certificate is verified each time.* The TLS library does so in full handshakes; one that resumes an earlier
 //!    one is held against the authorities, the lists of what they took back, and the clock again, and nothing is resumed
 //!    across a change of these files. Whom it is for is told in headers that are set or deleted like those of a session.
+//! 4. *A connection stays with its thread* ([`server::Crew`]). There are as many as processors, each with a runtime for itself, and
+//!    a new connection goes to whoever has the fewest tasks. The same thread drives what the app gets for it, on connections that
+//!    no other thread uses, so a request wakes nobody else. What belongs to all, such as flights and keys, may run on any of them;
+//!    signals, reloads and operators have another.
 //!
 //! # Opaque tokens
 //!

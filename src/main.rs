@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use doorkeep::clock::SystemClock;
 use doorkeep::config::{ConfigError, Settings};
 use doorkeep::demo;
 use doorkeep::log::Log;
-use doorkeep::server::Drained;
+use doorkeep::server::{Crew, Drained};
 use doorkeep::text::with_causes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -144,7 +145,8 @@ fn main() -> ExitCode {
         Ok(passed) => passed,
         Err(error) => return fault(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Those who serve have runtimes of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fault(&error),
     };
@@ -260,8 +262,13 @@ async fn run(settings: Settings, path: &Path, passed: Passed) -> ExitCode {
     for advice in &settings.advice {
         tracing::info!(%advice, "settings");
     }
+    let count = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let crew = match Crew::of(count) {
+        Ok(crew) => crew,
+        Err(error) => return fault(&error),
+    };
     let started = match Sockets::of(passed) {
-        Ok(sockets) => Doorkeep::start_with(sockets, settings, Arc::new(SystemClock)).await,
+        Ok(sockets) => Doorkeep::start_with(sockets, crew.workers(), settings, Arc::new(SystemClock)).await,
         Err(error) => Err(error.into()),
     };
     let doorkeep = match started {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::body::{ReplyBody, Replying};
 use crate::demo::exchange::Answer;
 use crate::meter::Meters;
-use crate::server::{self, Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
+use crate::server::{Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
 
 /// Starts to answer every request on `listener` with `answer`, until `life` says to finish.
 pub(super) fn serve<A, F>(listener: TcpListener, answer: A, life: &Life)
@@ -22,7 +22,7 @@ where
     let limits = ConnectionLimits::default();
     let hall = Hall::new(Answering(answer), limits, 256, Arc::new(Meters::new()), life.clone());
     let entrance = Entrance::new(Welcome { hall, tls: None });
-    life.tasks.spawn(server::accept(Door { listener, by: By::Plain }, entrance));
+    Door::here(listener, By::Plain).open(&entrance);
 }
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! HTTP/1.1 to an app: for each of its servers the connections that nobody uses at the moment.
+//! HTTP/1.1 to an app: for each of its servers the connections that nobody uses at the moment, apart for each thread that asks.
 //! In: a request, and which server. Out: the answer's head and its body. Errors: [`Http1Fault`]. I/O: sockets.
 //! An answer's head has at most a hundred fields, as the library takes them without memory of its own.
 //! Source: RFC 9112 §9.3 (a connection is used again once request and answer are whole), §9.3.1 (what may be sent again: here only
@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use thread_local::ThreadLocal;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
@@ -26,7 +28,7 @@ use crate::gather::gathered;
 
 /// Most of an app's answer that is read ahead of its client, in bytes; also the largest head of one.
 const BUFFER: usize = 128 * 1024;
-/// Most connections to a server that wait for a request.
+/// Most connections to a server that wait for a request of the same thread.
 const MOST_IDLE: usize = 1024;
 
 /// Why an app gave no answer by HTTP/1.1.
@@ -51,18 +53,16 @@ struct Pool {
     server: Uri,
     /// How long a connection waits for the next request.
     keep: Duration,
-    idle: Mutex<Idle>,
+    /// For each thread its own: who drives a connection is who uses it, and wakes nobody else by that.
+    idle: ThreadLocal<Mutex<Idle>>,
+    /// Whether somebody closes those that have waited too long.
+    watched: AtomicBool,
     tasks: TaskTracker,
     myself: Weak<Self>,
 }
 
 /// Connections that wait for a request, the one that has waited longest first.
-#[derive(Default)]
-struct Idle {
-    connections: Vec<(Box<Connection>, Deadline)>,
-    /// Whether somebody closes those that have waited too long.
-    watched: bool,
-}
+type Idle = Vec<(Box<Connection>, Deadline)>;
 
 /// A connection, in use or not.
 struct Connection {
@@ -90,7 +90,8 @@ impl Http1Client {
             Arc::new_cyclic(|myself| Pool {
                 server,
                 keep,
-                idle: Mutex::default(),
+                idle: ThreadLocal::new(),
+                watched: AtomicBool::new(false),
                 tasks: tasks.clone(),
                 myself: myself.clone(),
             })
@@ -190,14 +191,11 @@ impl<S: Write + Unpin> Write for Gathering<S> {
 }
 
 impl Pool {
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The connection that was used last: so those that are not needed grow old.
     fn take(&self) -> Option<Box<Connection>> {
+        let idle = self.idle.get()?;
         loop {
-            let (connection, until) = self.idle().connections.pop()?;
+            let (connection, until) = lock(idle).pop()?;
             // The one that closes the old ones may be late.
             if !until.reached() && connection.sender.is_ready() {
                 return Some(connection);
@@ -206,29 +204,39 @@ impl Pool {
     }
 
     fn keep(&self, connection: Box<Connection>) {
-        let mut idle = self.idle();
-        if idle.connections.len() < MOST_IDLE {
-            idle.connections.push((connection, Deadline::after(self.keep)));
+        let mut idle = lock(self.idle.get_or_default());
+        if idle.len() < MOST_IDLE {
+            idle.push((connection, Deadline::after(self.keep)));
         }
-        if !mem::replace(&mut idle.watched, true) {
-            drop(idle);
+        drop(idle);
+        // Whoever closes the old ones forgets that before looking here, under the same lock, so that one of both sees the other.
+        if !self.watched.load(Ordering::Relaxed) && !self.watched.swap(true, Ordering::Relaxed) {
             self.tasks.spawn(close_old(self.myself.clone()));
         }
     }
 
-    /// Closes what has waited too long, or was closed by its server. Until when the next one may wait; `None`: there is none.
+    /// Closes what has waited too long, or was closed by its server. Until when the next one may wait; `None`: there is none, or
+    /// somebody else looks after it.
     fn close_old(&self) -> Option<Deadline> {
-        let mut idle = self.idle();
-        let (kept, old) = mem::take(&mut idle.connections)
-            .into_iter()
-            .partition(|(connection, until)| connection.sender.is_ready() && !until.reached());
-        idle.connections = kept;
-        let next = idle.connections.first().map(|(_, until)| *until);
-        idle.watched = next.is_some();
-        drop(idle);
-        drop::<Vec<_>>(old);
-        next
+        self.watched.store(false, Ordering::Relaxed);
+        let mut next: Option<Deadline> = None;
+        for idle in &self.idle {
+            let mut idle = lock(idle);
+            let (kept, old) = mem::take(&mut *idle)
+                .into_iter()
+                .partition(|(connection, until)| connection.sender.is_ready() && !until.reached());
+            *idle = kept;
+            let first = idle.first().map(|(_, until)| *until);
+            drop(idle);
+            drop::<Vec<_>>(old);
+            next = [next, first].into_iter().flatten().min();
+        }
+        next.filter(|_| !self.watched.swap(true, Ordering::Relaxed))
     }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes old connections for as long as there are any.

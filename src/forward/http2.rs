@@ -1,4 +1,4 @@
-//! HTTP/2 to an app: one connection for each of its servers, shared by all requests.
+//! HTTP/2 to an app: one connection for each of its servers, shared by all requests of a thread.
 //! In: a request, and where to. Out: the answer's head and its body. Errors: [`Http2Fault`]. I/O: sockets.
 //! Source: RFC 9113 §3.3 (prior knowledge), §8.3.1 (`:authority`), §8.7 (which requests were surely not processed).
 
@@ -15,6 +15,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::TokioTimer;
+use thread_local::ThreadLocal;
 use tokio::sync::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -73,7 +74,8 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Http2Client {
     dialer: Dialer,
-    places: HashMap<Authority, Place>,
+    /// For each thread its own: who drives a connection is who uses it, and wakes nobody else by that.
+    places: HashMap<Authority, ThreadLocal<Place>>,
     tasks: Tasks,
     ends_tasks: Arc<DropGuard>,
 }
@@ -100,7 +102,7 @@ impl<F: Future + Send + 'static> Executor<F> for Tasks {
 impl Http2Client {
     pub(super) fn new(dialer: Dialer, servers: impl Iterator<Item = Authority>) -> Self {
         let stop = CancellationToken::new();
-        let places = servers.map(|authority| (authority, Place::default())).collect();
+        let places = servers.map(|authority| (authority, ThreadLocal::new())).collect();
         let tasks = Tasks { tracker: TaskTracker::new(), stop: stop.clone() };
         Self { dialer, places, tasks, ends_tasks: Arc::new(stop.drop_guard()) }
     }
@@ -142,7 +144,10 @@ impl Http2Client {
 
     /// The connection to a server, a new one where there is none. Others wait meanwhile, at most as long as dialling takes.
     async fn connection(&self, server: &Uri) -> Result<SendRequest<Limited>, Http2Fault> {
-        let place = server.authority().and_then(|authority| self.places.get(authority));
+        let place = server
+            .authority()
+            .and_then(|authority| self.places.get(authority))
+            .map(ThreadLocal::get_or_default);
         let Some(place) = place else {
             return Box::pin(self.dial(server)).await.map_err(Http2Fault::Connect);
         };

@@ -5,6 +5,7 @@
 mod batch;
 mod bell;
 mod converse;
+mod crew;
 pub mod framing;
 mod http2;
 mod pace;
@@ -33,6 +34,7 @@ use crate::body::{ReplyBody, Replying};
 use crate::certificate::ClientCertificate;
 use crate::meter::Meters;
 use crate::server::converse::{Conversation, Stage, Stages};
+pub use crate::server::crew::{Crew, Workers};
 pub use crate::server::http2::{Http2Limits, WithoutTls};
 pub use crate::server::proxy::ProxySenders;
 pub use crate::server::seats::{SeatLimits, Seats};
@@ -226,13 +228,12 @@ impl<H> Hall<H> {
     }
 }
 
-/// A listening socket, and what is spoken there.
+/// A listening socket, what is spoken there, and who serves those who come.
 #[derive(Debug)]
 pub struct Door {
-    /// The socket.
-    pub listener: TcpListener,
-    /// Whether its streams are TLS.
-    pub by: By,
+    listener: TcpListener,
+    by: By,
+    workers: Workers,
 }
 
 /// What a connection gets that comes now. Cheap to clone.
@@ -273,46 +274,85 @@ impl<H: Clone> Entrance<H> {
     }
 }
 
-/// Accepts connections through this door until the life that its hall had at first says to shut. Who is at the door by then is
-/// let in: a listener that closes turns them away with an error.
-pub async fn accept<H: Handler>(door: Door, entrance: Entrance<H>) {
-    let shut = entrance.now().hall.life.shut.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = door.listener.accept() => accepted,
-            () = shut.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, socket)) => door.let_in(stream, socket, &entrance),
-            Err(error) => {
+impl Door {
+    /// A door where nobody serves but the runtime that this is called in. `by`: whether its streams are TLS.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    #[must_use]
+    pub fn here(listener: TcpListener, by: By) -> Self {
+        Self { listener, by, workers: Workers::here() }
+    }
+
+    /// The same in the care of these workers, of whom the first lets everybody in.
+    ///
+    /// # Errors
+    /// [`io::Error`] where the socket cannot be handed to that one.
+    pub fn of(listener: TcpListener, by: By, workers: Workers) -> io::Result<Self> {
+        let socket = listener.into_std()?;
+        let there = workers.first().enter();
+        let listener = TcpListener::from_std(socket)?;
+        drop(there);
+        Ok(Self { listener, by, workers })
+    }
+
+    /// Accepts connections until the life that its hall has says to shut.
+    pub fn open<H: Handler>(self, entrance: &Entrance<H>) {
+        let life = entrance.now().hall.life.clone();
+        let first = self.workers.first().clone();
+        life.tasks.spawn_on(self.accept(entrance.clone(), life.shut.clone()), &first);
+    }
+
+    /// Who is at the door when it is to shut is let in: a listener that closes turns them away with an error.
+    async fn accept<H: Handler>(self, entrance: Entrance<H>, shut: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = shut.cancelled() => break,
+            };
+            if let Err(error) = accepted.and_then(|(stream, socket)| self.let_in(stream, socket, &entrance)) {
                 // Out of descriptors, most likely: wait for some connection to end instead of asking in a circle.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+        let last_ones = async {
+            for _ in 0..LAST_ONES {
+                let Ok((stream, socket)) = self.listener.accept().await else { return };
+                drop(self.let_in(stream, socket, &entrance));
+            }
+        };
+        drop(tokio::time::timeout(LAST_LOOK, last_ones).await);
     }
-    let last_ones = async {
-        for _ in 0..LAST_ONES {
-            let Ok((stream, socket)) = door.listener.accept().await else { return };
-            door.let_in(stream, socket, &entrance);
-        }
-    };
-    drop(tokio::time::timeout(LAST_LOOK, last_ones).await);
-}
 
-impl Door {
-    /// Gives a connection what connections get now, and a task of its own.
-    fn let_in<H: Handler>(&self, stream: TcpStream, socket: SocketAddr, entrance: &Entrance<H>) {
+    /// Gives a connection what connections get now, and a task of its own at one of the workers.
+    fn let_in<H: Handler>(
+        &self,
+        stream: TcpStream,
+        socket: SocketAddr,
+        entrance: &Entrance<H>,
+    ) -> io::Result<()> {
         let welcome = entrance.now();
         let tls = match (self.by, &welcome.tls) {
             (By::Plain, _) => None,
             (By::Tls, Some(tls)) => Some(tls.clone()),
-            (By::Tls, None) => return,
+            (By::Tls, None) => return Ok(()),
         };
-        let Some(seat) = welcome.hall.seats.take() else { return };
+        let Some(seat) = welcome.hall.seats.take() else { return Ok(()) };
         let life = &welcome.hall.life;
-        let conversation = Conversation { socket, hall: welcome.hall.clone(), seat };
-        let greeting = Stage::new(conversation.greet(stream, tls));
-        life.tasks.spawn(Stages::new(greeting, life.cut.clone()));
+        let begin = |stream| {
+            let conversation = Conversation { socket, hall: welcome.hall.clone(), seat };
+            let greeting = Stage::new(conversation.greet(stream, tls));
+            life.tasks.spawn(Stages::new(greeting, life.cut.clone()));
+        };
+        match self.workers.freer() {
+            None => begin(stream),
+            Some(other) => {
+                let stream = stream.into_std()?;
+                let _there = other.enter();
+                begin(TcpStream::from_std(stream)?);
+            }
+        }
+        Ok(())
     }
 }

@@ -129,11 +129,12 @@ async fn an_app_with_a_certificate_of_the_trusted_authority_is_asked() {
     let authority = Authority::new();
     let house = behind(authority.acceptor("127.0.0.1", 2090), &authority.trust()).await;
     let jar = house.signed_in().await;
-    let answer = house.ask(&Ask::script("/x").method("POST").body(b"hello").jar(&jar)).await.expect(200);
+    let mut conn = house.conn().await;
+    let answer = conn.ask(&Ask::script("/x").method("POST").body(b"hello").jar(&jar)).await.expect(200);
     assert_eq!(answer.text(), "app: /x\n");
     let seen = house.upstream.last();
     assert_eq!((seen.body.as_slice(), seen.line("x-auth-role")), (&b"hello"[..], Some("admin")));
-    house.ask(&Ask::script("/y").jar(&jar)).await.expect(200);
+    conn.ask(&Ask::script("/y").jar(&jar)).await.expect(200);
     assert_eq!(house.upstream.connections(), 1);
 }
 

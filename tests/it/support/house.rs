@@ -1,14 +1,16 @@
 //! Everything together: clock, session backend, app and the gateway between them.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorkeep::assemble::Doorkeep;
+use doorkeep::assemble::{Doorkeep, Sockets};
 use doorkeep::clock::{ManualClock, UnixTime};
 use doorkeep::config::Settings;
 use doorkeep::demo::{Directory, DirectorySettings};
 use doorkeep::secret::Secret;
+use doorkeep::server::{Crew, Workers};
 use tokio_util::task::TaskTracker;
 
 use super::backend::Backend;
@@ -25,6 +27,8 @@ pub const REFRESH_SECRET: &str = "refresh-secret-of-these-tests-012345678";
 pub const OWN_SECRET: &str = "own-secret-of-these-tests-0123456789abcdef";
 /// When each test begins.
 pub const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// So many threads serve the gateways' connections: as many as race for everything that they share.
+pub const WORKERS: usize = 2;
 /// How long access tokens live.
 pub const ACCESS_LIFE: Duration = Duration::from_secs(600);
 /// How long refresh tokens live.
@@ -62,6 +66,8 @@ pub struct House {
     pub door: Option<Doorkeep>,
     pub addr: SocketAddr,
     pub tasks: TaskTracker,
+    /// Who serves the gateways' connections.
+    crew: Crew,
 }
 
 impl House {
@@ -121,14 +127,21 @@ impl House {
     ) -> Self {
         let backend = Backend::start(issuer, Arc::clone(&clock), &tasks);
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { addr, clock, backend, upstream, door: None, tasks }
+        let crew = Crew::of(NonZeroUsize::new(WORKERS).unwrap()).unwrap();
+        Self { addr, clock, backend, upstream, door: None, tasks, crew }
     }
 
-    /// Another gateway with the same counterparts.
+    /// Another gateway with the same counterparts, and served by the same threads.
     pub async fn another(&self, plan: Plan<'_>) -> Doorkeep {
+        self.served_by(self.crew.workers(), plan).await
+    }
+
+    /// The same, served by these.
+    pub async fn served_by(&self, workers: Workers, plan: Plan<'_>) -> Doorkeep {
         let text = toml(plan, &self.backend.settings(), self.upstream.addr);
         let settings = Settings::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}\n{text}"));
-        Doorkeep::start(settings, Arc::<ManualClock>::clone(&self.clock)).await.unwrap()
+        let clock = Arc::<ManualClock>::clone(&self.clock);
+        Doorkeep::start_with(Sockets::default(), workers, settings, clock).await.unwrap()
     }
 
     /// The settings of a gateway with these counterparts, as a file has them.
