@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::body::{ReplyBody, Replying};
 use crate::meter::Meters;
-use crate::server::{Asking, Came, Handler};
+use crate::server::{Asking, Came, Handler, Workers};
 
 /// Whether new requests are welcome.
 #[derive(Debug, Default)]
@@ -60,6 +60,9 @@ pub trait Drill: fmt::Debug + Send + Sync {
 /// Longest wait for one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest wait for a worker to turn.
+const TURN: Duration = Duration::from_millis(500);
+
 /// Largest `Cookie` line of a drill, in bytes.
 const LINE: usize = 32 * 1024;
 
@@ -68,14 +71,20 @@ const LINE: usize = 32 * 1024;
 pub struct Admin {
     meters: Arc<Meters>,
     readiness: Arc<Readiness>,
+    workers: Workers,
     drill: Arc<dyn Drill>,
 }
 
 impl Admin {
-    /// An admin surface over these counters.
+    /// An admin surface over these counters. Nothing is well where one of the workers does not turn.
     #[must_use]
-    pub fn new(meters: Arc<Meters>, readiness: Arc<Readiness>, drill: Arc<dyn Drill>) -> Self {
-        Self { meters, readiness, drill }
+    pub fn new(
+        meters: Arc<Meters>,
+        readiness: Arc<Readiness>,
+        workers: Workers,
+        drill: Arc<dyn Drill>,
+    ) -> Self {
+        Self { meters, readiness, workers, drill }
     }
 
     /// `POST /sessions/expire`: the access token in the body is over from now on, its refresh token stays.
@@ -98,7 +107,7 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<ReplyBody> {
+    async fn answer(&self, method: &Method, path: &str) -> Response<ReplyBody> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -106,6 +115,9 @@ impl Admin {
             );
         }
         match path {
+            "/healthz" | "/readyz" if let Err(stuck) = self.workers.turn(TURN).await => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n"))
+            }
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
             "/readyz" => match self.readiness.get() {
                 Ready::Yes => text(StatusCode::OK, "ready\n".into()),
@@ -133,7 +145,7 @@ impl Handler for Admin {
         if request.method() == Method::POST && request.uri().path() == "/sessions/expire" {
             return Box::new(self.expire(request).await);
         }
-        Box::new(self.answer(request.method(), request.uri().path()))
+        Box::new(self.answer(request.method(), request.uri().path()).await)
     }
 }
 
@@ -157,15 +169,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn readiness_goes_down_before_health() {
-        let admin = Admin::new(Arc::default(), Arc::default(), Arc::new(NoSessions));
-        assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 503);
+    #[tokio::test]
+    async fn readiness_goes_down_before_health() {
+        let admin = Admin::new(Arc::default(), Arc::default(), Workers::here(), Arc::new(NoSessions));
+        assert_eq!(admin.answer(&Method::GET, "/readyz").await.status(), 503);
         admin.readiness.set(Ready::Yes);
-        assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 200);
-        assert_eq!(admin.answer(&Method::GET, "/healthz").status(), 200);
-        assert_eq!(admin.answer(&Method::GET, "/metrics").status(), 200);
-        assert_eq!(admin.answer(&Method::GET, "/").status(), 404);
-        assert_eq!(admin.answer(&Method::POST, "/metrics").status(), 405);
+        assert_eq!(admin.answer(&Method::GET, "/readyz").await.status(), 200);
+        assert_eq!(admin.answer(&Method::GET, "/healthz").await.status(), 200);
+        assert_eq!(admin.answer(&Method::GET, "/metrics").await.status(), 200);
+        assert_eq!(admin.answer(&Method::GET, "/").await.status(), 404);
+        assert_eq!(admin.answer(&Method::POST, "/metrics").await.status(), 405);
     }
 }

@@ -138,15 +138,20 @@ impl Doorkeep {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let doors = sockets.fill(&settings.listen).await?;
-        let doorkeep = Box::new(Self::behind(&doors, settings, clock)?);
+        let doors = sockets.fill(&settings.listen, &workers).await?;
+        let doorkeep = Box::new(Self::behind(&doors, &workers, settings, clock)?);
         doorkeep.current.now().renewer().caught_up(CATCH_UP).await;
-        doorkeep.open(doors, &workers)?;
+        doorkeep.open(doors, &workers);
         Ok(*doorkeep)
     }
 
     /// A gateway behind doors that nobody is let in by yet.
-    fn behind(doors: &Doors, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    fn behind(
+        doors: &Doors,
+        workers: &Workers,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
         let http = doors.http.local_addr().map_err(StartError::Address)?;
         let place = |door: &Option<TcpListener>| door.as_ref().and_then(|door| door.local_addr().ok());
         let (https, admin) = (place(&doors.https), place(&doors.admin));
@@ -157,9 +162,11 @@ impl Doorkeep {
         let (generation, keeping) = build(settings, &common, None)?;
         let renewer = generation.gateway.renewer().clone();
         renewer.restore()?;
-        common.life.tasks.spawn(renewer.follow(common.life.finish.clone()));
+        // What replicas tell each other goes on while settings are read.
+        common.life.tasks.spawn_on(renewer.follow(common.life.finish.clone()), workers.first());
         let (readiness, current) = (Arc::new(Readiness::default()), Current::new(generation.gateway.clone()));
-        let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness), Arc::new(current.clone()));
+        let drill = Arc::new(current.clone());
+        let handler = Admin::new(Arc::clone(&meters), Arc::clone(&readiness), workers.clone(), drill);
         let listen = &surroundings.listen;
         // Operators' connections are not counted among the clients'.
         let counted = Arc::new(Meters::new());
@@ -184,19 +191,15 @@ impl Doorkeep {
     }
 
     /// Lets everybody in.
-    fn open(&self, doors: Doors, workers: &Workers) -> Result<(), StartError> {
-        let door = |listener, by| Door::of(listener, by, workers.clone()).map_err(StartError::Door);
-        let plain = door(doors.http, By::Plain)?;
-        let tls = doors.https.map(|listener| door(listener, By::Tls)).transpose()?;
-        plain.open(&self.entrance);
-        if let Some(tls) = tls {
-            tls.open(&self.entrance);
+    fn open(&self, doors: Doors, workers: &Workers) {
+        Door::new(doors.http, By::Plain, workers.clone()).open(&self.entrance);
+        if let Some(listener) = doors.https {
+            Door::new(listener, By::Tls, workers.clone()).open(&self.entrance);
         }
         if let Some(listener) = doors.admin {
-            Door::here(listener, By::Plain).open(&self.admin_entrance);
+            Door::new(listener, By::Plain, Workers::here()).open(&self.admin_entrance);
         }
         self.readiness.set(Ready::Yes);
-        Ok(())
     }
 
     /// Stops: not ready, then not accepting, then requests and renewals are finished, and what no browser has is kept.

@@ -144,8 +144,9 @@
 //!    across a change of these files. Whom it is for is told in headers that are set or deleted like those of a session.
 //! 4. *A connection stays with its thread* ([`server::Crew`]). There are as many as processors, each with a runtime for itself, and
 //!    a new connection goes to whoever has the fewest tasks. The same thread drives what the app gets for it, on connections that
-//!    no other thread uses, so a request wakes nobody else. What belongs to all, such as flights and keys, may run on any of them;
-//!    signals, reloads and operators have another.
+//!    no other thread uses, so a request wakes nobody else. What belongs to all sessions, such as a flight, runs where it was
+//!    first needed; signals, reloads, keys and operators have the main thread. Who asks whether all is well is told so only if
+//!    each thread turns.
 //!
 //! # Opaque tokens
 //!

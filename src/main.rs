@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use doorkeep::clock::SystemClock;
 use doorkeep::config::{ConfigError, Settings};
 use doorkeep::demo;
 use doorkeep::log::Log;
-use doorkeep::server::{Crew, Drained};
+use doorkeep::server::{Crew, Drained, Workers};
 use doorkeep::text::with_causes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -153,7 +154,10 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Check(file) => check(&file.config),
         Command::Run(file) => match load(&file.config) {
-            Ok(settings) => runtime.block_on(run(settings, &file.config, passed)),
+            Ok(settings) => match Crew::of(available_parallelism().unwrap_or(NonZeroUsize::MIN)) {
+                Ok(crew) => runtime.block_on(run(settings, &file.config, (passed, &crew.workers()))),
+                Err(error) => fault(&error),
+            },
             Err(code) => code,
         },
         Command::Expire(args) => runtime.block_on(expire(args.admin)),
@@ -254,7 +258,7 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
     })
 }
 
-async fn run(settings: Settings, path: &Path, passed: Passed) -> ExitCode {
+async fn run(settings: Settings, path: &Path, (passed, workers): (Passed, &Workers)) -> ExitCode {
     let log = match doorkeep::log::start(&settings.log) {
         Ok(log) => log,
         Err(error) => return fault(&error),
@@ -262,13 +266,8 @@ async fn run(settings: Settings, path: &Path, passed: Passed) -> ExitCode {
     for advice in &settings.advice {
         tracing::info!(%advice, "settings");
     }
-    let count = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let crew = match Crew::of(count) {
-        Ok(crew) => crew,
-        Err(error) => return fault(&error),
-    };
     let started = match Sockets::of(passed) {
-        Ok(sockets) => Doorkeep::start_with(sockets, crew.workers(), settings, Arc::new(SystemClock)).await,
+        Ok(sockets) => Doorkeep::start_with(sockets, workers.clone(), settings, Arc::new(SystemClock)).await,
         Err(error) => Err(error.into()),
     };
     let doorkeep = match started {
@@ -289,7 +288,7 @@ async fn run(settings: Settings, path: &Path, passed: Passed) -> ExitCode {
     };
     let drained = tokio::select! {
         drained = stopped => drained,
-        never = watched() => match never {},
+        never = watched(workers) => match never {},
     };
     let code = match &drained {
         Ok(Drained::All) => ExitCode::SUCCESS,
@@ -314,13 +313,16 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Shows the service manager that this process still turns, twice in each of its intervals, where it watches.
-async fn watched() -> std::convert::Infallible {
+/// Shows the service manager that this process and all who serve still turn, twice in each of its intervals, where it watches.
+async fn watched(workers: &Workers) -> std::convert::Infallible {
     let Some(interval) = sd_notify::watchdog_enabled().filter(|span| !span.is_zero()) else {
         return std::future::pending().await;
     };
     loop {
-        tell_manager(&[NotifyState::Watchdog]);
+        match workers.turn(interval / 4).await {
+            Ok(()) => tell_manager(&[NotifyState::Watchdog]),
+            Err(error) => tracing::error!("{error}"),
+        }
         tokio::time::sleep(interval / 2).await;
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::assemble::StartError;
 use crate::config::ListenSettings;
-use crate::server;
+use crate::server::{self, Workers};
 
 /// Sockets that listen already; what is missing is opened where the settings say.
 #[derive(Debug, Default)]
@@ -92,16 +92,18 @@ impl Sockets {
         Ok(sockets)
     }
 
-    pub(super) async fn fill(self, listen: &ListenSettings) -> Result<Doors, StartError> {
+    /// Those for browsers are in the care of these workers.
+    pub(super) async fn fill(self, listen: &ListenSettings, workers: &Workers) -> Result<Doors, StartError> {
         let Self { http, https, admin } = self;
         let http = match http {
             Some(there) => there,
             None => server::listen(listen.http).await?,
         };
+        let adopt = |listener| workers.adopt(listener).map_err(StartError::Door);
         let https_at = listen.https.as_ref().map(|(addr, _)| *addr);
         Ok(Doors {
-            http,
-            https: beside("https", https, https_at).await?,
+            http: adopt(http)?,
+            https: beside("https", https, https_at).await?.map(adopt).transpose()?,
             admin: beside("admin", admin, listen.admin).await?,
         })
     }
@@ -145,7 +147,7 @@ mod tests {
         let given = passed(&["admin"]);
         let addr = given.0.first().map(|(_, socket)| socket.local_addr().expect("an address"));
         let sockets = Sockets::of(given).expect("usable");
-        let doors = sockets.fill(&listen("admin = \"127.0.0.1:0\"")).await.expect("opened");
+        let doors = sockets.fill(&listen("admin = \"127.0.0.1:0\""), &Workers::here()).await.expect("opened");
         assert_eq!(doors.admin.and_then(|door| door.local_addr().ok()), addr);
         assert!(doors.https.is_none() && doors.http.local_addr().is_ok());
     }
@@ -157,8 +159,8 @@ mod tests {
             assert!(matches!(&fault, PassedError::Name(name) if name == names[names.len() - 1]), "{fault}");
         }
         for name in ["https", "admin"] {
-            let fault =
-                Sockets::of(passed(&[name])).expect("a name").fill(&listen("")).await.expect_err("not set");
+            let sockets = Sockets::of(passed(&[name])).expect("a name");
+            let fault = sockets.fill(&listen(""), &Workers::here()).await.expect_err("not set");
             assert!(fault.to_string().contains(&format!("listen.{name} is not set")), "{fault}");
         }
     }

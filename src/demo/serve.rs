@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use crate::body::{ReplyBody, Replying};
 use crate::demo::exchange::Answer;
 use crate::meter::Meters;
-use crate::server::{Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome};
+use crate::server::{
+    Asking, By, Came, ConnectionLimits, Door, Entrance, Hall, Handler, Life, Welcome, Workers,
+};
 
 /// Starts to answer every request on `listener` with `answer`, until `life` says to finish.
 pub(super) fn serve<A, F>(listener: TcpListener, answer: A, life: &Life)
@@ -22,7 +24,7 @@ where
     let limits = ConnectionLimits::default();
     let hall = Hall::new(Answering(answer), limits, 256, Arc::new(Meters::new()), life.clone());
     let entrance = Entrance::new(Welcome { hall, tls: None });
-    Door::here(listener, By::Plain).open(&entrance);
+    Door::new(listener, By::Plain, Workers::here()).open(&entrance);
 }
 
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -204,12 +204,17 @@ impl Pool {
     }
 
     fn keep(&self, connection: Box<Connection>) {
+        let first = self.idle.get().is_none();
         let mut idle = lock(self.idle.get_or_default());
         if idle.len() < MOST_IDLE {
             idle.push((connection, Deadline::after(self.keep)));
         }
         drop(idle);
-        // Whoever closes the old ones forgets that before looking here, under the same lock, so that one of both sees the other.
+        // Whoever closes the old ones says that nobody does before looking here, under the same lock or past the same fence, so that
+        // one of both sees the other.
+        if first {
+            fence(Ordering::SeqCst);
+        }
         if !self.watched.load(Ordering::Relaxed) && !self.watched.swap(true, Ordering::Relaxed) {
             self.tasks.spawn(close_old(self.myself.clone()));
         }
@@ -219,6 +224,7 @@ impl Pool {
     /// somebody else looks after it.
     fn close_old(&self) -> Option<Deadline> {
         self.watched.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         let mut next: Option<Deadline> = None;
         for idle in &self.idle {
             let mut idle = lock(idle);

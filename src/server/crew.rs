@@ -1,15 +1,23 @@
 //! The threads that serve connections. Each has a runtime for itself, and a connection stays with one of them from its beginning
-//! to its end, so that its requests wake nobody else and share nothing.
-//! In: how many. Out: [`Workers`]. Errors: those of the system, at the start. I/O: threads.
+//! to its end, so that its requests wake nobody else.
+//! In: how many. Out: [`Workers`]. Errors: those of the system, at the start; [`Stuck`]. I/O: threads.
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// So many tasks have had their turn before a thread looks what else has come, where there are as many: what comes in the meantime
+/// is seen in one call then.
+const TURNS: u32 = 128;
 
 /// The threads. They end with it, and whatever task is left on them then.
 #[derive(Debug)]
@@ -26,8 +34,13 @@ pub struct Workers {
     others: Arc<[Handle]>,
 }
 
+/// One of them did not come to a new task in time.
+#[derive(Debug, thiserror::Error)]
+#[error("a thread that serves connections does not answer")]
+pub struct Stuck;
+
 impl Crew {
-    /// So many threads.
+    /// So many threads. It is called outside of any runtime.
     ///
     /// # Errors
     /// [`io::Error`] where the system has no room for them.
@@ -64,7 +77,7 @@ impl Drop for Crew {
 
 /// A thread that runs the tasks that are given to it until it is told to stop.
 fn begin(number: usize, stop: CancellationToken) -> io::Result<(Handle, JoinHandle<()>)> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().event_interval(TURNS).build()?;
     let handle = runtime.handle().clone();
     let work = move || {
         runtime.block_on(stop.cancelled_owned());
@@ -84,8 +97,31 @@ impl Workers {
         Self { first: Handle::current(), others: Arc::new([]) }
     }
 
+    /// Whether all of them turn: whether each comes to a new task within this time.
+    ///
+    /// # Errors
+    /// [`Stuck`] where one does not.
+    pub async fn turn(&self, limit: Duration) -> Result<(), Stuck> {
+        let asked = TaskTracker::new();
+        for worker in iter::once(&self.first).chain(&*self.others) {
+            asked.spawn_on(async {}, worker);
+        }
+        asked.close();
+        tokio::time::timeout(limit, asked.wait()).await.map_err(|_elapsed| Stuck)
+    }
+
+    /// A listening socket in the care of the first of them.
+    ///
+    /// # Errors
+    /// [`io::Error`] where it cannot be handed over.
+    pub(crate) fn adopt(&self, listener: TcpListener) -> io::Result<TcpListener> {
+        let socket = listener.into_std()?;
+        let _there = self.first.enter();
+        TcpListener::from_std(socket)
+    }
+
     /// The one who lets everybody in.
-    pub(super) const fn first(&self) -> &Handle {
+    pub(crate) const fn first(&self) -> &Handle {
         &self.first
     }
 
@@ -106,8 +142,7 @@ impl fmt::Debug for Workers {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-
-    use tokio_util::task::TaskTracker;
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -124,6 +159,19 @@ mod tests {
         assert!(is(other));
         tasks.spawn_on(pending::<()>(), other);
         assert!(workers.freer().is_none(), "all have the same");
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_to_its_tasks_is_noticed() {
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let crew = Crew::of(NonZeroUsize::MIN.saturating_add(1)).expect("threads");
+        let (workers, tasks, (release, released)) = (crew.workers(), TaskTracker::new(), mpsc::channel());
+        let turn = |limit| runtime.block_on(workers.turn(Duration::from_millis(limit)));
+        turn(10_000).expect("all turn");
+        tasks.spawn_on(async move { released.recv() }, &workers.others[0]);
+        turn(50).expect_err("one hangs");
+        release.send(()).expect("it waits");
+        turn(10_000).expect("all turn again");
     }
 
     #[test]

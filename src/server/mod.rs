@@ -34,7 +34,7 @@ use crate::body::{ReplyBody, Replying};
 use crate::certificate::ClientCertificate;
 use crate::meter::Meters;
 use crate::server::converse::{Conversation, Stage, Stages};
-pub use crate::server::crew::{Crew, Workers};
+pub use crate::server::crew::{Crew, Stuck, Workers};
 pub use crate::server::http2::{Http2Limits, WithoutTls};
 pub use crate::server::proxy::ProxySenders;
 pub use crate::server::seats::{SeatLimits, Seats};
@@ -275,25 +275,11 @@ impl<H: Clone> Entrance<H> {
 }
 
 impl Door {
-    /// A door where nobody serves but the runtime that this is called in. `by`: whether its streams are TLS.
-    ///
-    /// # Panics
-    /// Outside of a runtime.
+    /// A door through which people come to these workers, the first of whom has its socket and lets everybody in. `by`: whether
+    /// its streams are TLS.
     #[must_use]
-    pub fn here(listener: TcpListener, by: By) -> Self {
-        Self { listener, by, workers: Workers::here() }
-    }
-
-    /// The same in the care of these workers, of whom the first lets everybody in.
-    ///
-    /// # Errors
-    /// [`io::Error`] where the socket cannot be handed to that one.
-    pub fn of(listener: TcpListener, by: By, workers: Workers) -> io::Result<Self> {
-        let socket = listener.into_std()?;
-        let there = workers.first().enter();
-        let listener = TcpListener::from_std(socket)?;
-        drop(there);
-        Ok(Self { listener, by, workers })
+    pub const fn new(listener: TcpListener, by: By, workers: Workers) -> Self {
+        Self { listener, by, workers }
     }
 
     /// Accepts connections until the life that its hall has says to shut.
