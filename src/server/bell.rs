@@ -29,18 +29,9 @@ impl Wake for Rope {
 }
 
 impl Bell {
-    /// A bell that is silent.
+    /// A bell that has rung: what is waited for is asked at once.
     pub(super) fn new() -> Self {
-        Self::of(AtomicBool::new(false))
-    }
-
-    /// A bell that has rung: for what is asked at once.
-    pub(super) fn rung() -> Self {
-        Self::of(AtomicBool::new(true))
-    }
-
-    fn of(rung: AtomicBool) -> Self {
-        let rope = Arc::new(Rope { rung, task: Mutex::new(Waker::noop().clone()) });
+        let rope = Arc::new(Rope { rung: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
         Self { waker: Waker::from(Arc::clone(&rope)), rope, task: None }
     }
 

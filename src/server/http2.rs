@@ -8,7 +8,7 @@ use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -36,7 +36,6 @@ use crate::fields::Names;
 use crate::random;
 use crate::server::batch::{Batch, Room};
 use crate::server::seldom::Seldom;
-use crate::server::turn::Turn;
 use crate::server::{Asking, Came, ConnectionLimits, Handler, Life};
 
 /// For a client to take leave once it was told to, with nothing under way any more.
@@ -268,20 +267,14 @@ impl Streams {
         }))
     }
 
-    /// Runs a connection so that answers which are ready at about the same time go out in one piece: where several streams are
-    /// under way, it lets what is ready beside it go first.
+    /// Runs a connection so that answers which are ready at about the same time go out in one piece: by the time that it has its
+    /// turn, all streams that were woken before it have had theirs.
     async fn together<S, T>(&self, mut connection: Pin<&mut impl Future<Output = T>>, stream: &Batch<S>) -> T
     where
         S: AsyncWrite + Unpin,
     {
-        let mut turn = Turn::new();
         poll_fn(|cx| {
-            let room = if self.open() > 1 {
-                ready!(turn.poll(cx));
-                Room::Kept
-            } else {
-                Room::Freed
-            };
+            let room = if self.open() > 1 { Room::Kept } else { Room::Freed };
             let polled = connection.as_mut().poll(cx);
             stream.send(cx, room);
             polled

@@ -15,7 +15,6 @@ mod seats;
 mod seldom;
 mod strict;
 pub mod tls;
-mod turn;
 
 use std::future::Future;
 use std::io;

@@ -17,7 +17,7 @@ pub(super) struct Seldom<F> {
 
 impl<F: Future> Seldom<F> {
     pub(super) fn new(future: F) -> Self {
-        Self { future: Box::pin(future), bell: Bell::rung() }
+        Self { future: Box::pin(future), bell: Bell::new() }
     }
 }
 

@@ -60,8 +60,7 @@ impl Handler for Released {
     }
 }
 
-/// Its one worker runs who was woken last first: the connection after each answer, if it did not wait.
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn answers_that_are_ready_at_the_same_time_go_out_in_one_piece() {
     const STREAMS: usize = 10;
     let (written, came_in) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
