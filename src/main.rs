@@ -155,7 +155,7 @@ fn main() -> ExitCode {
         Command::Check(file) => check(&file.config),
         Command::Run(file) => match load(&file.config) {
             Ok(settings) => match Crew::of(available_parallelism().unwrap_or(NonZeroUsize::MIN)) {
-                Ok(crew) => runtime.block_on(run(settings, &file.config, (passed, &crew.workers()))),
+                Ok(crew) => runtime.block_on(run(settings, &file.config, passed, &crew.workers())),
                 Err(error) => fault(&error),
             },
             Err(code) => code,
@@ -258,7 +258,7 @@ fn load(path: &Path) -> Result<Settings, ExitCode> {
     })
 }
 
-async fn run(settings: Settings, path: &Path, (passed, workers): (Passed, &Workers)) -> ExitCode {
+async fn run(settings: Settings, path: &Path, passed: Passed, workers: &Workers) -> ExitCode {
     let log = match doorkeep::log::start(&settings.log) {
         Ok(log) => log,
         Err(error) => return fault(&error),

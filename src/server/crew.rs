@@ -40,7 +40,7 @@ pub struct Workers {
 pub struct Stuck;
 
 impl Crew {
-    /// So many threads. It is called outside of any runtime.
+    /// So many threads. It is called outside of any runtime, where what the system refuses can be an error.
     ///
     /// # Errors
     /// [`io::Error`] where the system has no room for them.
