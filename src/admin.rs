@@ -158,7 +158,13 @@ fn text(status: StatusCode, body: String) -> Response<ReplyBody> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+
+    use tokio_util::task::TaskTracker;
+
     use super::*;
+    use crate::server::Crew;
 
     #[derive(Debug)]
     struct NoSessions;
@@ -179,5 +185,21 @@ mod tests {
         assert_eq!(admin.answer(&Method::GET, "/metrics").await.status(), 200);
         assert_eq!(admin.answer(&Method::GET, "/").await.status(), 404);
         assert_eq!(admin.answer(&Method::POST, "/metrics").await.status(), 405);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_well_while_a_thread_that_serves_hangs() {
+        let crew = Crew::of(NonZeroUsize::MIN).expect("a thread");
+        let admin = Admin::new(Arc::default(), Arc::default(), crew.workers(), Arc::new(NoSessions));
+        admin.readiness.set(Ready::Yes);
+        let (release, released) = mpsc::channel::<()>();
+        let tasks = TaskTracker::new();
+        tasks.spawn_on(async move { released.recv() }, crew.workers().first());
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(admin.answer(&Method::GET, path).await.status(), 503, "{path}");
+        }
+        assert_eq!(admin.answer(&Method::GET, "/metrics").await.status(), 200);
+        release.send(()).expect("it waits");
+        assert_eq!(admin.answer(&Method::GET, "/readyz").await.status(), 200);
     }
 }
