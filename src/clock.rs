@@ -139,11 +139,23 @@ impl Stopwatch {
 pub struct Deadline(tokio::time::Instant);
 
 impl Deadline {
-    /// The moment `span` from now.
+    /// The present moment.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
+    pub fn now() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// The moment `span` from now.
+    #[must_use]
     pub fn after(span: Duration) -> Self {
-        Self(tokio::time::Instant::now() + span)
+        Self::now().later(span)
+    }
+
+    /// The moment `span` after this one.
+    #[must_use]
+    pub fn later(self, span: Duration) -> Self {
+        Self(self.0 + span)
     }
 
     /// Whether it has passed.
@@ -154,9 +166,8 @@ impl Deadline {
 
     /// Whether it is there: a timer that was set to it may go off.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the runtime's clock")]
     pub fn reached(self) -> bool {
-        tokio::time::Instant::now() >= self.0
+        Self::now() >= self
     }
 
     /// Waits for it.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,6 +30,9 @@ use crate::gather::gathered;
 const BUFFER: usize = 128 * 1024;
 /// Most connections to a server that wait for a request of the same thread.
 const MOST_IDLE: usize = 1024;
+
+/// Shortest time from one look for old connections to the next where there are none: so much later one may be closed.
+const SELDOM: Duration = Duration::from_millis(100);
 
 /// Why an app gave no answer by HTTP/1.1.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,7 @@ struct Pool {
     keep: Duration,
     /// For each thread its own: who drives a connection is who uses it, and wakes nobody else by that.
     idle: ThreadLocal<Mutex<Idle>>,
-    /// Whether somebody closes those that have waited too long.
+    /// Whether those that have waited too long are closed: from the first one on, by a task that is there as long as the pool.
     watched: AtomicBool,
     tasks: TaskTracker,
     myself: Weak<Self>,
@@ -100,17 +103,18 @@ impl Http1Client {
     }
 
     /// Sends a request, whose target is in origin form, to the server at this place. The answer's body has these limits, and
-    /// its connection goes back once that is whole, unless it has become something else's.
+    /// its connection goes back once that is whole, unless it has become something else's. `now`: the present moment.
     pub(super) async fn request(
         &self,
         server: usize,
         mut request: Box<Request<Limited>>,
         limits: &BodyLimits,
+        now: Deadline,
     ) -> Result<Replying, Http1Fault> {
         let Some(pool) = self.pools.get(server) else {
             return Err(Http1Fault::Connect("there is no such server".into()));
         };
-        while let Some(mut connection) = pool.take() {
+        while let Some(mut connection) = pool.take(now) {
             match connection.sender.try_send_request(*request).await {
                 Ok(response) => return Ok(connection.lends(response, limits)),
                 // The connection had ended before anything of the request was written.
@@ -192,52 +196,46 @@ impl<S: Write + Unpin> Write for Gathering<S> {
 
 impl Pool {
     /// The connection that was used last: so those that are not needed grow old.
-    fn take(&self) -> Option<Box<Connection>> {
+    fn take(&self, now: Deadline) -> Option<Box<Connection>> {
         let idle = self.idle.get()?;
         loop {
             let (connection, until) = lock(idle).pop()?;
             // The one that closes the old ones may be late.
-            if !until.reached() && connection.sender.is_ready() {
+            if until > now && connection.sender.is_ready() {
                 return Some(connection);
             }
         }
     }
 
     fn keep(&self, connection: Box<Connection>) {
-        let first = self.idle.get().is_none();
+        if self.keep.is_zero() {
+            return;
+        }
         let mut idle = lock(self.idle.get_or_default());
         if idle.len() < MOST_IDLE {
             idle.push((connection, Deadline::after(self.keep)));
         }
         drop(idle);
-        // Whoever closes the old ones says that nobody does before looking here, under the same lock or past the same fence, so that
-        // one of both sees the other.
-        if first {
-            fence(Ordering::SeqCst);
-        }
+        // To read it takes it from no other thread.
         if !self.watched.load(Ordering::Relaxed) && !self.watched.swap(true, Ordering::Relaxed) {
             self.tasks.spawn(close_old(self.myself.clone()));
         }
     }
 
-    /// Closes what has waited too long, or was closed by its server. Until when the next one may wait; `None`: there is none, or
-    /// somebody else looks after it.
-    fn close_old(&self) -> Option<Deadline> {
-        self.watched.store(false, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let mut next: Option<Deadline> = None;
+    /// Closes what has waited too long, or was closed by its server. When to look again.
+    fn close_old(&self) -> Deadline {
+        let mut next = Deadline::after(self.keep.max(SELDOM));
         for idle in &self.idle {
             let mut idle = lock(idle);
             let (kept, old) = mem::take(&mut *idle)
                 .into_iter()
                 .partition(|(connection, until)| connection.sender.is_ready() && !until.reached());
             *idle = kept;
-            let first = idle.first().map(|(_, until)| *until);
+            next = idle.first().map_or(next, |(_, until)| next.min(*until));
             drop(idle);
             drop::<Vec<_>>(old);
-            next = [next, first].into_iter().flatten().min();
         }
-        next.filter(|_| !self.watched.swap(true, Ordering::Relaxed))
+        next
     }
 }
 
@@ -245,9 +243,9 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes old connections for as long as there are any.
+/// Closes old connections for as long as there is a pool.
 async fn close_old(pool: Weak<Pool>) {
-    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+    while let Some(next) = pool.upgrade().map(|pool| pool.close_old()) {
         next.wait().await;
     }
 }

@@ -247,6 +247,7 @@ impl Upstream {
         {
             request.headers_mut().insert(HOST, value);
         }
+        let now = Deadline::now();
         let early = || progress.as_ref().and_then(|progress| progress.fault());
         match &self.client {
             Client::Http2(client) => {
@@ -254,7 +255,7 @@ impl Upstream {
                     *request.uri_mut() = server.uri(request.uri());
                 }
                 let answer = Box::pin(client.request(request));
-                match (self.head_of(answer, progress.as_deref()).await?, early()) {
+                match (self.head_of(answer, progress.as_deref(), now).await?, early()) {
                     (Ok(response), _) => {
                         let body = |body| ReplyBody::Upstream(Limited::new(body, &self.limits));
                         Ok(Answer { response: cleaned(Box::new(response.map(body))), switched: None })
@@ -264,8 +265,8 @@ impl Upstream {
                 }
             }
             Client::Http1(client) => {
-                let answer = pin!(client.request(place, request, &self.limits));
-                match (self.head_of(answer, progress.as_deref()).await?, early()) {
+                let answer = pin!(client.request(place, request, &self.limits, now));
+                match (self.head_of(answer, progress.as_deref(), now).await?, early()) {
                     (Ok(response), _) => answered(response, handshake),
                     (Err(Http1Fault::Broken(_)), Some(early)) => Err(ForwardError::Body(early)),
                     (Err(fault), _) => Err(fault.into()),
@@ -279,10 +280,11 @@ impl Upstream {
         &self,
         mut answer: Pin<impl DerefMut<Target: Future<Output = T>>>,
         progress: Option<&Progress>,
+        now: Deadline,
     ) -> Result<T, ForwardError> {
         let count = || progress.map_or(0, Progress::count);
         let mut before = count();
-        let mut until = Deadline::after(self.head);
+        let mut until = now.later(self.head);
         let mut timer = self.patience.take(until);
         let answer = std::future::poll_fn(|cx| {
             loop {
@@ -291,11 +293,11 @@ impl Upstream {
                 }
                 ready!(timer.as_mut().poll(cx));
                 if until.reached() {
-                    let now = count();
-                    if now == before {
+                    let counted = count();
+                    if counted == before {
                         return Poll::Ready(None);
                     }
-                    before = now;
+                    before = counted;
                     until = Deadline::after(self.head);
                 }
                 until.set(timer.as_mut());
