@@ -39,10 +39,16 @@ impl Checker {
         host: &str,
         now: UnixTime,
     ) -> (Arc<Presented>, TokenState, Seen) {
-        let mut presented = sessions.read(headers, network, |text| self.known(text));
-        let checked = match &presented.access {
-            None => None,
-            Some(access) => {
+        let mut known = None;
+        let mut presented = sessions.read(headers, network, |text| {
+            let (token, verified) = self.known(text, now)?;
+            known = Some(verified);
+            Some(token)
+        });
+        let checked = match (&presented.access, known) {
+            (None, _) => None,
+            (Some(_), Some(verified)) => Some(Ok((verified, Seen::Before))),
+            (Some(access), None) => {
                 let noted = || sessions.noted(&presented, host);
                 let standing = || noted().map_or(Standing::Stranger, Standing::Vouched);
                 Some(self.presented(access, (standing, network), now).await)
@@ -57,10 +63,10 @@ impl Checker {
         (Arc::new(presented), state, seen)
     }
 
-    /// The token of this text, where it was verified before.
-    fn known(&self, text: &[u8]) -> Option<AccessToken> {
+    /// The token of this text and what it is now, where it was verified before.
+    fn known(&self, text: &[u8], now: UnixTime) -> Option<(AccessToken, Verified)> {
         match self {
-            Self::Signed(verifier) => verifier.known(text),
+            Self::Signed(verifier) => verifier.known(text, now),
             Self::Opaque(_) => None,
         }
     }

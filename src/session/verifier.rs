@@ -209,10 +209,11 @@ impl Verifier {
         (verified, Seen::First)
     }
 
-    /// The token of this text, where it was verified before, over or not: such a text need not be read again.
+    /// The token of this text and what it is now, where it was verified before: such a text need not be read again.
     #[must_use]
-    pub fn known(&self, text: &[u8]) -> Option<AccessToken> {
-        self.current.load().cache.get(&AsGenuine(text)).map(|known| known.token)
+    pub fn known(&self, text: &[u8], now: UnixTime) -> Option<(AccessToken, Verified)> {
+        let Known { token, identity } = self.current.load().cache.get(&AsGenuine(text))?;
+        Some((token, self.at(identity, now)))
     }
 
     /// Verifies a token without asking or filling the memory: for tokens that were just issued.

@@ -267,7 +267,7 @@ fn a_genuine_signature_lends_its_place_to_no_other_token() {
     let (claims, _) = other.expose().rsplit_once('.').expect("three parts");
     for forged in [format!("{claims}.{signature}"), format!("x{}", token.expose()), signature.to_owned()] {
         let forged = AccessToken::parse(&forged).expect("a token");
-        assert_eq!(verifier.known(forged.expose().as_bytes()), None, "{}", forged.expose());
+        assert_eq!(verifier.known(forged.expose().as_bytes(), now), None, "{}", forged.expose());
         assert!(matches!(verifier.verify(&forged, now), (Verified::Invalid(_), Seen::First)));
     }
 }
@@ -276,12 +276,15 @@ fn a_genuine_signature_lends_its_place_to_no_other_token() {
 fn a_text_is_known_once_its_token_was_verified_and_until_the_keys_change() {
     let verifier = fetched(SECRET);
     let (token, now) = (with(|_| ()), UnixTime::from_secs(NOW));
-    let known = || verifier.known(token.expose().as_bytes());
-    assert_eq!(known(), None);
+    let known = |now| verifier.known(token.expose().as_bytes(), now);
+    assert_eq!(known(now), None);
     assert!(matches!(verifier.verify(&token, now).0, Verified::Live(_)));
-    assert_eq!(known().as_ref(), Some(&token));
+    let (same, verified) = known(now).expect("it was verified");
+    assert!(same == token && matches!(verified, Verified::Live(_)));
+    let (_, verified) = known(UnixTime::from_secs(u64::MAX)).expect("it was verified");
+    assert!(matches!(verified, Verified::Expired(_)));
     assert_eq!(verifier.replace(secret(b"another")), Replaced::New);
-    assert_eq!(known(), None);
+    assert_eq!(known(now), None);
 }
 
 #[test]
