@@ -27,13 +27,13 @@ struct Facts {
     /// What the log calls this user, once it was asked for.
     label: OnceLock<String>,
     /// What apps are told of this user, once it was asked for, and the number of the settings that say what.
-    told: OnceLock<(u64, Told)>,
+    told: OnceLock<(u64, Box<[Line]>)>,
     /// The names of the session that was last presented with this token, once they were asked for.
     marks: OnceLock<ArcSwapOption<Marks>>,
 }
 
-/// Header lines that name a user.
-pub type Told = Arc<[(HeaderName, HeaderValue)]>;
+/// A header line that names a user.
+pub type Line = (HeaderName, HeaderValue);
 
 impl PartialEq for Facts {
     fn eq(&self, other: &Self) -> bool {
@@ -114,15 +114,18 @@ impl Identity {
     ///
     /// # Errors
     /// Those of writing it.
-    pub(crate) fn told<E>(&self, settings: u64, write: impl FnOnce() -> Result<Told, E>) -> Result<Told, E> {
+    pub(crate) fn told<E>(
+        &self,
+        settings: u64,
+        write: impl Fn() -> Result<Vec<Line>, E>,
+    ) -> Result<Cow<'_, [Line]>, E> {
+        if self.0.told.get().is_none() {
+            // Where somebody else was faster, theirs stays.
+            drop(self.0.told.set((settings, write()?.into())));
+        }
         match self.0.told.get() {
-            Some((of, told)) if *of == settings => Ok(Arc::clone(told)),
-            Some(_) => write(),
-            None => {
-                let told = write()?;
-                drop(self.0.told.set((settings, Arc::clone(&told))));
-                Ok(told)
-            }
+            Some((of, told)) if *of == settings => Ok(Cow::Borrowed(told)),
+            Some(_) | None => write().map(Cow::Owned),
         }
     }
 

@@ -2,14 +2,17 @@
 //! In: verified claims. Out: header lines. Errors: [`HeaderFault`], the request is refused. I/O: none.
 //! Source: RFC 9110 §5.5 (field values); RFC 3986 §2.1 (escapes).
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::certificate::ClientCertificate;
-use crate::identity::{Identity, Told};
+use crate::identity::{Identity, Line};
 
 /// The headers that tell an upstream who is asking, each with the claim it is filled from.
 #[derive(Clone, Debug)]
@@ -53,17 +56,12 @@ impl IdentityHeaders {
     ///
     /// # Errors
     /// [`HeaderFault`]: the request must not be sent on.
-    pub fn render(&self, identity: &Identity) -> Result<Told, HeaderFault> {
-        identity.told(self.number, || self.write(identity).map(Told::from))
-    }
-
-    fn write(&self, identity: &Identity) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
-        let mut lines = Vec::with_capacity(self.claims.len());
-        for (name, path) in &self.claims {
-            let Some(text) = identity.claim(path).and_then(|claim| written(&claim)) else { continue };
-            lines.push(line(name, text, self.cap)?);
-        }
-        Ok(lines)
+    pub fn render<'a>(&self, identity: &'a Identity) -> Result<Cow<'a, [Line]>, HeaderFault> {
+        identity.told(self.number, || {
+            let texts =
+                self.claims.iter().filter_map(|(name, path)| Some((name, written(&*identity.claim(path)?)?)));
+            lines(texts, self.cap)
+        })
     }
 }
 
@@ -90,7 +88,7 @@ impl CertificateHeaders {
     ///
     /// # Errors
     /// [`HeaderFault`]: the request must not be sent on.
-    pub fn render(&self, of: &ClientCertificate) -> Result<Vec<(HeaderName, HeaderValue)>, HeaderFault> {
+    pub fn render(&self, of: &ClientCertificate) -> Result<Vec<Line>, HeaderFault> {
         let names: Vec<String> = of.names.iter().map(|name| escaped(name, Place::InList)).collect();
         let texts = [
             (&self.subject, escaped(&of.subject, Place::Alone)),
@@ -98,20 +96,34 @@ impl CertificateHeaders {
             (&self.fingerprint, of.fingerprint.clone()),
         ];
         let named = texts.into_iter().filter_map(|(name, text)| Some((name.as_ref()?, text)));
-        named.filter(|(_, text)| !text.is_empty()).map(|(name, text)| line(name, text, self.cap)).collect()
+        lines(named.filter(|(_, text)| !text.is_empty()), self.cap)
     }
 }
 
-/// A header line of a text that holds nothing but visible ASCII, blanks, and controls that are refused here.
-fn line(name: &HeaderName, text: String, cap: usize) -> Result<(HeaderName, HeaderValue), HeaderFault> {
-    if text.chars().any(char::is_control) {
-        return Err(HeaderFault::Control(name.clone()));
+/// Header lines of texts that hold nothing but visible ASCII, blanks, and controls that are refused here. All of them lie in one
+/// piece of memory: who sends them on finds them side by side.
+fn lines<'a>(
+    texts: impl Iterator<Item = (&'a HeaderName, String)>,
+    cap: usize,
+) -> Result<Vec<Line>, HeaderFault> {
+    let (mut together, mut places) = (String::new(), Vec::new());
+    for (name, text) in texts {
+        if text.chars().any(char::is_control) {
+            return Err(HeaderFault::Control(name.clone()));
+        }
+        if text.len() > cap {
+            return Err(HeaderFault::TooLong(name.clone()));
+        }
+        let begin = together.len();
+        together.push_str(&text);
+        places.push((name, begin..together.len()));
     }
-    if text.len() > cap {
-        return Err(HeaderFault::TooLong(name.clone()));
-    }
-    let value = HeaderValue::try_from(text).ok().ok_or_else(|| HeaderFault::Control(name.clone()))?;
-    Ok((name.clone(), value))
+    let together = Bytes::from(together);
+    let line = |(name, place): (&HeaderName, Range<usize>)| {
+        let value = HeaderValue::from_maybe_shared(together.slice(place)).ok();
+        Ok((name.clone(), value.ok_or_else(|| HeaderFault::Control(name.clone()))?))
+    };
+    places.into_iter().map(line).collect()
 }
 
 /// Where a text stands.

@@ -1,12 +1,13 @@
 //! Step 6: from an admitted request to the upstream's answer.
 //! In: request, caller. Out: the answer, or one of our own where there is none. Errors: none. I/O: the upstream.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -18,7 +19,7 @@ use crate::forward::{
 };
 use crate::gateway::bound::{Admitted, parting};
 use crate::gateway::{App, Asked, Gateway, malformed};
-use crate::identity::Told;
+use crate::identity::Line;
 use crate::renew::Bond;
 use crate::reply;
 use crate::route::{CookieRule, RuleAccess};
@@ -26,9 +27,6 @@ use crate::server::Asking;
 use crate::session::cookies;
 use crate::text::with_causes;
 use crate::verdict::Caller;
-
-/// A header line.
-type Line = (HeaderName, HeaderValue);
 
 /// The client's end of a tunnel that may come, and what ends it.
 type ClientEnd = (OnUpgrade, Option<Bond>);
@@ -121,8 +119,7 @@ impl Gateway {
         let cleaned = clean(request, &app.owned, &app.parameters).map_err(|fault| {
             Box::new(malformed(StatusCode::BAD_REQUEST, &fault.to_string(), &asked.request_id))
         })?;
-        let told = told.iter().flat_map(|told| told.iter().cloned());
-        Ok(cleaned.for_caller(lines.into_iter().chain(told), via(asked, app)))
+        Ok(cleaned.for_caller(lines.into_iter().chain(told.iter().cloned()), via(asked, app)))
     }
 
     async fn send(
@@ -158,18 +155,20 @@ impl Gateway {
 
     /// The headers that name the caller, those about the client's certificate, and the one that hands on the access token where
     /// the app wants it.
-    fn told(
+    fn told<'a>(
         &self,
         asked: &Asked<'_>,
         app: &App,
-        caller: &Caller,
-    ) -> Result<(Option<Told>, Vec<Line>), HeaderFault> {
+        caller: &'a Caller,
+    ) -> Result<(Cow<'a, [Line]>, Vec<Line>), HeaderFault> {
         let shown = asked.certificate.as_ref().map(|shown| self.0.certificate_headers.render(shown));
         let mut lines = shown.transpose()?.unwrap_or_default();
-        let Caller::Known(identity, access) = caller else { return Ok((None, lines)) };
+        let Caller::Known(identity, access) = caller else {
+            return Ok((Cow::Borrowed(&[]), lines));
+        };
         let told = self.0.identity.render(identity)?;
         let value = match app.token {
-            TokenHeader::None => return Ok((Some(told), lines)),
+            TokenHeader::None => return Ok((told, lines)),
             TokenHeader::XAccessToken => HeaderValue::from_str(access.expose()),
             TokenHeader::Bearer => HeaderValue::try_from(format!("Bearer {}", access.expose())),
         };
@@ -177,7 +176,7 @@ impl Gateway {
             value.set_sensitive(true);
             lines.push((name, value));
         }
-        Ok((Some(told), lines))
+        Ok((told, lines))
     }
 
     /// The upstream's answer, without cookies that are ours to set.
