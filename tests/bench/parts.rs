@@ -1,7 +1,8 @@
-//! The parts of a request's way by themselves: `parts SETTINGS TOKEN PART count=N` does one of them N times, for a run under
-//! callgrind, and `parts SETTINGS TOKEN PART seconds=S` prints the microseconds of processor time that one costs.
+//! The parts of a request's way by themselves: `parts SETTINGS TOKENS PART count=N` does one of them N times, for a run under
+//! callgrind, and `parts SETTINGS TOKENS PART seconds=S` prints the microseconds of processor time that one costs.
 //!
-//! Settings are those of a gateway whose tokens are signed, the token is one that it takes. The head is a browser's.
+//! Settings are those of a gateway whose tokens are signed. The file TOKENS holds such as it takes, one a line: they are verified
+//! in turns, for a processor learns the way through one that it sees again and again. The head is a browser's, with the first.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +48,7 @@ struct Bench {
     seen_as: SeenAs,
     owned: OwnedNames,
     parameters: OwnedParameters,
-    token: AccessToken,
+    tokens: Vec<AccessToken>,
     head: Parts,
     now: UnixTime,
     need: Need,
@@ -73,7 +74,7 @@ fn head(token: &str) -> Parts {
 }
 
 impl Bench {
-    fn new(settings: &Path, token: &str) -> Self {
+    fn new(settings: &Path, tokens: &str) -> Self {
         // Once for the rules, which are taken out, and once for what stays.
         let rules = match Settings::load(settings).expect("usable settings").session.token {
             TokenCheck::Signed(rules) => rules,
@@ -81,10 +82,9 @@ impl Bench {
         };
         let settings = Settings::load(settings).unwrap();
         let verifier = Verifier::new(rules);
-        let (token, now) = (AccessToken::parse(token).expect("a token"), SystemClock.now());
-        let Verified::Live(identity) = verifier.verify(&token, now).0 else {
-            panic!("the token is not live")
-        };
+        let tokens: Vec<_> = tokens.lines().map(|line| AccessToken::parse(line).expect("a token")).collect();
+        let (token, now) = (tokens.first().expect("a token"), SystemClock.now());
+        let Verified::Live(identity) = verifier.verify(token, now).0 else { panic!("the token is not live") };
         let headers = IdentityHeaders::new(settings.identity.headers.clone(), settings.identity.max);
         let names: Vec<HeaderName> = headers.names().cloned().collect();
         let policy = Policy {
@@ -107,10 +107,10 @@ impl Bench {
             seen_as,
             owned,
             parameters,
-            token,
             head,
             now,
             need,
+            tokens,
         }
     }
 
@@ -124,6 +124,8 @@ impl Bench {
     /// The part of that name, to be done once.
     fn part(&self, name: &str) -> Box<dyn FnMut() + '_> {
         let names = &self.settings.session.cookies.names;
+        let mut tokens = self.tokens.iter().cycle();
+        let mut token = move || black_box(tokens.next().expect("a token"));
         match name {
             // Which host and path does the head ask for?
             "target" => Box::new(|| {
@@ -135,11 +137,11 @@ impl Bench {
                 black_box(cookies::read(black_box(&self.head.headers), names));
             }),
             // Is the token genuine? Seen for the first time, and seen before.
-            "verify" => Box::new(|| {
-                black_box(self.verifier.verify_fresh(black_box(&self.token), self.now));
+            "verify" => Box::new(move || {
+                black_box(self.verifier.verify_fresh(token(), self.now));
             }),
-            "remember" => Box::new(|| {
-                black_box(self.verifier.verify(black_box(&self.token), self.now));
+            "remember" => Box::new(move || {
+                black_box(self.verifier.verify(token(), self.now));
             }),
             // Its signature alone, as the cryptographic library checks it.
             "signature" => self.signature(),
@@ -175,9 +177,17 @@ impl Bench {
             panic!("tokens have to be signed")
         };
         let key = rules.keys.first().expect("a key");
-        let (signed, signature) = self.token.expose().rsplit_once('.').unwrap();
-        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-        Box::new(move || assert!(key.verifies(black_box(signed.as_bytes()), &signature)))
+        let parts = |token: &AccessToken| {
+            let (signed, signature) = token.expose().rsplit_once('.').unwrap();
+            (signed.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+        };
+        let all: Vec<_> = self.tokens.iter().map(parts).collect();
+        let mut at = 0;
+        Box::new(move || {
+            at = (at + 1) % all.len();
+            let (signed, signature) = black_box(all.get(at)).expect("a token");
+            assert!(key.verifies(signed.as_bytes(), signature));
+        })
     }
 }
 
@@ -189,10 +199,11 @@ fn spent() -> u64 {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let [settings, token, part, how] = words.as_slice() else {
-        panic!("parts SETTINGS TOKEN PART count=N|seconds=S")
+    let [settings, tokens, part, how] = words.as_slice() else {
+        panic!("parts SETTINGS TOKENS PART count=N|seconds=S")
     };
-    let bench = Bench::new(Path::new(settings), token);
+    let tokens = std::fs::read_to_string(tokens).expect("a file of tokens");
+    let bench = Bench::new(Path::new(settings), &tokens);
     let mut part = bench.part(part);
     if let Some(count) = how.strip_prefix("count=") {
         for _ in 0..count.parse::<u64>().unwrap() {
