@@ -1,9 +1,9 @@
 //! The floor: the least that a reverse proxy of the same libraries costs. It is a measuring stick and no gateway: no limits,
 //! no time-outs, no settings, one worker.
 //!
-//! `floor LISTEN UPSTREAM [key=FILE algorithm=RS256] [cert=FILE tls=FILE]`: HTTP/1.1, or HTTP/2 by ALPN where it has a
-//! certificate. With a key it takes the token of the cookie `access_token`, verifies it, remembers it, and tells the
-//! upstream the subject.
+//! `floor LISTEN UPSTREAM [key=FILE algorithm=RS256] [cert=FILE tls=FILE] [pool=library]`: HTTP/1.1, or HTTP/2 by ALPN where it
+//! has a certificate. With a key it takes the token of the cookie `access_token`, verifies it, remembers it, and tells the
+//! upstream the subject. With `pool=library` connections to the upstream are those of hyper-util's pooled client.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,12 +28,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, COOKIE, HOST, HeaderName, TE, UPGRADE};
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self as client, SendRequest};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls::ServerConfig;
@@ -53,6 +56,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 struct Pool {
     upstream: SocketAddr,
     idle: RefCell<Vec<SendRequest<Incoming>>>,
+    library: Option<(Authority, Client<HttpConnector, Incoming>)>,
 }
 
 impl Pool {
@@ -70,6 +74,30 @@ impl Pool {
         spawn_local(connection);
         sender
     }
+
+    async fn send(self: &Rc<Self>, mut request: Request<Incoming>) -> Response<Reply> {
+        if let Some((authority, client)) = &self.library {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(authority.clone());
+            parts.path_and_query = request.uri().path_and_query().cloned();
+            *request.uri_mut() = Uri::from_parts(parts).unwrap();
+            let answer = client.request(request).await.expect("the upstream answers");
+            return answer.map(|body| Reply::Upstream(body, None));
+        }
+        let mut sender = self.connection().await;
+        let answer = sender.send_request(request).await.expect("the upstream answers");
+        let lent = Some((Rc::clone(self), sender));
+        answer.map(|body| Reply::Upstream(body, lent))
+    }
+}
+
+/// The library's pooled client, whose connections are driven as ours are.
+fn library(upstream: SocketAddr) -> (Authority, Client<HttpConnector, Incoming>) {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client = Client::builder(Here).http1_writev(false).build(connector);
+    (upstream.to_string().parse().unwrap(), client)
 }
 
 /// An answer's body. Once it is read to its end, its connection goes back to the pool.
@@ -178,10 +206,7 @@ impl Proxy {
             *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         }
         *request.version_mut() = Version::HTTP_11;
-        let mut sender = self.pool.connection().await;
-        let answer = sender.send_request(request).await.expect("the upstream answers");
-        let lent = Some((Rc::clone(&self.pool), sender));
-        let mut answer = answer.map(|body| Reply::Upstream(body, lent));
+        let mut answer = self.pool.send(request).await;
         answer.headers_mut().remove(CONNECTION);
         Ok(answer)
     }
@@ -251,7 +276,11 @@ async fn main() {
     let (listen, upstream) = (addr(0), addr(1));
     let tls = option("cert").map(|cert| acceptor(&cert, &option("tls").expect("its key")));
     let proxy = Rc::new(Proxy {
-        pool: Rc::new(Pool { upstream, idle: RefCell::default() }),
+        pool: Rc::new(Pool {
+            upstream,
+            idle: RefCell::default(),
+            library: option("pool").map(|_| library(upstream)),
+        }),
         check: option("key").map(|key| check(&key, &option("algorithm").expect("an algorithm"))),
         host: HeaderValue::from_str(&upstream.to_string()).unwrap(),
         scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),

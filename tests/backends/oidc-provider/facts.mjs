@@ -2,25 +2,19 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { alive, freePorts, signal, start, stopAll } from '../../lib/children.mjs'
+import { signal, stopAll } from '../../lib/children.mjs'
 import { emptyFolder, output } from '../../lib/places.mjs'
-import { check, until } from '../../lib/report.mjs'
+import { check } from '../../lib/report.mjs'
 import { prove } from '../../lib/sessions.mjs'
 import { send } from '../../lib/wire.mjs'
+import { startProvider } from './start.mjs'
 
 const LIFE = 5 // seconds of an access token
 const folder = emptyFolder(output, 'backends', 'oidc-provider')
-const here = fileURLToPath(new URL('.', import.meta.url))
 
-async function startProvider () {
-  const port = await freePorts()
-  const secret = randomBytes(32).toString('hex')
-  const client = { id: 'gateway', secret: randomBytes(24).toString('base64url') }
+async function provider () {
   const redirect = 'http://127.0.0.1:1/callback' // nobody has to go there: the code is in its address
-  const settings = { port, modules: process.env.MODULES, secret, life: LIFE, client, redirect }
-  const child = start(process.execPath, [join(here, 'op.mjs'), JSON.stringify(settings)], join(folder, 'op.log'))
-  await until('the provider answers', async () => alive(child) && (await send({ port, path: '/.well-known/openid-configuration' })).status === 200, 30)
+  const { port, client, child } = await startProvider({ modules: process.env.MODULES, life: LIFE, redirect, log: join(folder, 'op.log') })
 
   const form = async (path, fields) => {
     const headers = [
@@ -83,7 +77,7 @@ rotates = true`,
 }
 
 try {
-  await prove('oidc-provider', folder, await startProvider())
+  await prove('oidc-provider', folder, await provider())
 } catch (fault) {
   await check('the suite runs to its end', () => { throw fault })
 } finally {

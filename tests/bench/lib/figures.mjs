@@ -53,7 +53,7 @@ export function spread (list) {
   return short(median(found)) + (lower === upper ? '' : ` [${lower}–${upper}]`)
 }
 
-const PEERS = ['nginx', 'HAProxy', 'Envoy', 'floor', 'Doorkeep', 'optimized']
+const PEERS = ['nginx', 'HAProxy', 'Envoy', 'oauth2-proxy', 'floor', 'Doorkeep', 'optimized']
 /** As their columns are headed. */
 const HEADS = { optimized: 'Doorkeep, optimized' }
 

@@ -13,34 +13,35 @@ done = function(summary, latency)
   io.write(string.format('figures %d %d %d %d\\n', summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout))
 end
 `
-/** Each token in its turn, again and again. */
-const TURNS = `
+/** Requests with each token of the file in its turn, made before the first is sent. */
+const TOKENS = `
 local requests, at = {}, 0
 function init()
   for token in io.lines(FILE) do
     requests[#requests + 1] = wrk.format('GET', nil, { Host = HOST, Cookie = 'access_token=' .. token })
   end
+  io.write('begun\\n')
+  io.flush()
 end
 function request()
-  at = at % #requests + 1
+  at = at + 1
+  if at > #requests then over() end
   return requests[at]
 end
 `
-/** Each token once; then it says so and asks for nothing more. */
+/** What follows the last one: the first again; or it says so and asks for nothing more. */
+const TURNS = `
+function over() at = 1 end
+`
 const ONCE = `
-local tokens = io.lines(FILE)
-local last
-function request()
-  local token = tokens and tokens()
-  if token then
-    last = wrk.format('GET', nil, { Host = HOST, Cookie = 'access_token=' .. token })
-  elseif tokens then
-    tokens = nil
-    io.write('over\\n')
-    io.flush()
-    wrk.thread:stop()
-  end
-  return last
+local said
+function over()
+  at = #requests
+  if said then return end
+  said = true
+  io.write('over\\n')
+  io.flush()
+  wrk.thread:stop()
 end
 `
 
@@ -48,14 +49,15 @@ end
 async function wrk (peer, seconds, { tokens, once = false, processors = LOAD } = {}) {
   const script = join(peer.folder, 'load.lua')
   const names = `local FILE, HOST = '${tokens}', '${HOST}'\n`
-  writeFileSync(script, DONE + (tokens ? names + (once ? ONCE : TURNS) : ''))
+  writeFileSync(script, DONE + (tokens ? names + TOKENS + (once ? ONCE : TURNS) : ''))
   const args = ['-t1', `-c${CONNECTIONS}`, `-d${seconds}s`, '-s', script, '-H', `Host: ${HOST}`]
   const cookie = !tokens && peer.cookie ? ['-H', `Cookie: ${peer.cookie}`] : []
-  const since = performance.now()
+  let since = performance.now()
   const running = runOn(processors, 'wrk', [...args, ...cookie, `http://127.0.0.1:${peer.port}${peer.path}`], seconds + 30)
   let took
   // It waits for its time to be over, unless it is interrupted.
   running.child.stdout.on('data', said => {
+    if (String(said).includes('begun\n')) since = performance.now()
     if (!String(said).includes('over\n')) return
     took = (performance.now() - since) / 1000
     running.child.kill('SIGINT')

@@ -1,5 +1,6 @@
 // Whoever is measured: how it is started, and that it does its work before any figure of it counts.
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request as plainRequest } from 'node:http'
 import { request as tlsRequest } from 'node:https'
@@ -8,7 +9,8 @@ import { alive, freePorts, stop } from '../../lib/children.mjs'
 import { doorkeep, output, work } from '../../lib/places.mjs'
 import { until } from '../../lib/report.mjs'
 import { MEASURED, resident, startOn } from './machine.mjs'
-import { ALGORITHMS, AUDIENCE, HOST, ISSUER, forgeries, mint } from './tokens.mjs'
+import { signIn } from './provider.mjs'
+import { ALGORITHMS, AUDIENCE, HOST, ISSUER, USER, changed, forgeries, mint } from './tokens.mjs'
 
 const envoy = join(work, 'bench', 'envoy')
 
@@ -190,23 +192,64 @@ function startEnvoy ({ folder, port, upstream, tls, keys, algorithm }) {
   return [envoy, ['-c', file, '--concurrency', '1', '--disable-hot-restart', '-l', 'critical']]
 }
 
-function startFloor ({ port, upstream, tls, keys, algorithm }) {
+/** Its session lies sealed in its cookie; it checks none below /open/. It keeps two connections to an app, whatever it is told. */
+function startOauth2Proxy ({ folder, port, upstream, provider }) {
+  const [file, alpha] = [join(folder, 'oauth2-proxy.cfg'), join(folder, 'alpha.yaml')]
+  writeFileSync(file, `
+cookie_secret = "${randomBytes(16).toString('hex')}"
+cookie_secure = false
+email_domains = ["*"]
+redirect_url = "${provider.redirect}"
+skip_provider_button = true
+skip_auth_routes = ["^/open/"]
+standard_logging = false
+auth_logging = false
+request_logging = false
+`)
+  // YAML is a superset of JSON.
+  writeFileSync(alpha, JSON.stringify({
+    server: { bindAddress: `127.0.0.1:${port}` },
+    upstreamConfig: { upstreams: [{ id: 'app', path: '/', uri: `http://127.0.0.1:${upstream}` }] },
+    injectRequestHeaders: [{ name: 'X-Auth-User', values: [{ claimSource: { claim: 'user' } }] }],
+    providers: [{
+      id: 'bench',
+      provider: 'oidc',
+      clientID: provider.client.id,
+      clientSecret: provider.client.secret,
+      scope: 'openid',
+      skipClaimsFromProfileURL: true,
+      code_challenge_method: 'S256',
+      oidcConfig: { issuerURL: provider.issuer, emailClaim: 'sub', userIDClaim: 'sub', audienceClaims: ['aud'], insecureAllowUnverifiedEmail: true }
+    }]
+  }))
+  return [process.env.BENCH_OAUTH2_PROXY, ['--config', file, '--alpha-config', alpha]]
+}
+
+const startFloor = (...options) => ({ port, upstream, tls, keys, algorithm }) => {
   const key = algorithm ? [`key=${keys.files[algorithm]}`, `algorithm=${algorithm}`] : []
   const certificate = tls ? [`cert=${keys.certificate.cert}`, `tls=${keys.certificate.key}`] : []
-  return [process.env.BENCH_FLOOR, [`127.0.0.1:${port}`, `127.0.0.1:${upstream}`, ...key, ...certificate]]
+  return [process.env.BENCH_FLOOR, [`127.0.0.1:${port}`, `127.0.0.1:${upstream}`, ...key, ...certificate, ...options]]
 }
 
 const optimized = process.env.BENCH_OPTIMIZED
 
-/** Each with the algorithms of tokens that it checks, in the order in which they take turns: whom we are held against is measured beside us. */
+/**
+ * Each with the algorithms of tokens that it checks, in the order in which they take turns: whom we are held against is measured beside us.
+ * `session`: it takes no token from the load, but keeps a session of its own, that began with a token of this algorithm.
+ */
 export const PEERS = {
   nginx: { start: startNginx, tokens: [] },
   Doorkeep: { start: startDoorkeep(doorkeep), tokens: ALGORITHMS },
   ...optimized && { optimized: { start: startDoorkeep(optimized), tokens: ALGORITHMS } },
-  floor: { start: startFloor, tokens: ALGORITHMS },
+  floor: { start: startFloor(), tokens: ALGORITHMS },
   Envoy: { start: startEnvoy, tokens: ALGORITHMS },
-  HAProxy: { start: startHaproxy, tokens: ALGORITHMS }
+  HAProxy: { start: startHaproxy, tokens: ALGORITHMS },
+  ...process.env.BENCH_OAUTH2_PROXY && { 'oauth2-proxy': { start: startOauth2Proxy, tokens: ['RS256'], session: true } }
 }
+
+/** The floor again, with connections to the app that the library looks after: what a pool of one's own is held against. */
+export const POOLED = 'floor-library-pool'
+PEERS[POOLED] = { start: startFloor('pool=library'), tokens: [], aside: true }
 
 /** The Doorkeep of rows that are measured with one of them alone. */
 export const OWN = optimized ? 'optimized' : 'Doorkeep'
@@ -220,18 +263,17 @@ export class Peer {
    * `algorithm`: it checks tokens of that kind; `tls`: it speaks TLS, with HTTP/2; `processors`: where it runs;
    * `startIt`: starts the program itself, with nothing before it.
    */
-  static async start (name, { keys, upstream, algorithm, tls, processors = MEASURED, startIt }) {
+  static async start (name, { keys, upstream, provider, algorithm, tls, processors = MEASURED, startIt }) {
     const folder = mkdtempSync(join(folders, `${name}-`))
     const port = await freePorts(3)
-    const setup = { keys, upstream, algorithm, tls, folder, port, adminPort: port + 1, httpPort: tls ? port + 2 : port }
+    const setup = { keys, upstream, provider, algorithm, tls, folder, port, adminPort: port + 1, httpPort: tls ? port + 2 : port }
     const [program, args] = PEERS[name].start(setup)
     const log = join(folder, 'log')
     const since = performance.now()
     const child = startIt ? startIt(program, args, log, {}, { group: true }) : startOn(processors, program, args, log)
     const peer = Object.assign(new Peer(), { name, ...setup, child })
-    peer.cookie = algorithm && `access_token=${await mint(keys, algorithm)}`
     peer.path = algorithm ? '/page' : '/open/page'
-    await until(`${name} answers`, async () => alive(child) && (await peer.get(peer.path, peer.cookie)).status === 200, 20, 1)
+    await until(`${name} answers`, async () => alive(child) && await peer.begins(), 20, 1)
       .catch(async fault => {
         await stop(child)
         throw new Error(`${fault.message}: ${readFileSync(log, 'utf8').slice(-2000)}`, { cause: fault.cause })
@@ -239,6 +281,18 @@ export class Peer {
     peer.startedIn = performance.now() - since
     peer.heldAtStart = resident(child)
     return peer
+  }
+
+  /** Whether it answers whom it lets through. */
+  async begins () {
+    if (this.algorithm) this.cookie ??= await this.credentials(USER)
+    return (await this.get(this.path, this.cookie)).status === 200
+  }
+
+  /** The cookie of this user. */
+  async credentials (user) {
+    if (PEERS[this.name].session) return signIn(this.provider, this.port, user, this.path)
+    return `access_token=${await mint(this.keys, this.algorithm, { sub: user })}`
   }
 
   /** One request on a connection of its own, from a client that would like to be somebody else. */
@@ -269,13 +323,22 @@ export class Peer {
     const told = (await this.get(this.algorithm ? '/echo' : '/open/echo', this.cookie)).body
     assert.ok(!told.includes('forged'), `${this.name}: a client says who it is`)
     if (!this.algorithm) return
-    assert.match(told, /^x-auth-user: user-8d2f4c10\r$/im, `${this.name}: the app is told who asks`)
-    const another = `access_token=${await mint(this.keys, this.algorithm, { jti: 'another' })}`
-    assert.equal((await this.get(this.path, another)).status, 200, `${this.name}: a second good token`)
-    for (const [what, token] of Object.entries(await forgeries(this.keys, this.algorithm))) {
-      const answer = await this.get(this.path, token === undefined ? undefined : `access_token=${token}`)
+    assert.match(told, new RegExp(`^x-auth-user: ${USER}\r$`, 'im'), `${this.name}: the app is told who asks`)
+    assert.equal((await this.get(this.path, await this.credentials('another'))).status, 200, `${this.name}: a second good one`)
+    for (const [what, cookie] of Object.entries(await this.forgeries())) {
+      const answer = await this.get(this.path, cookie)
       assert.ok(answer.status !== 200 && !answer.headers['x-upstream'], `${this.name}: ${what} is let through`)
     }
+  }
+
+  /** Cookies that nobody may take, by what is wrong with them. */
+  async forgeries () {
+    if (!PEERS[this.name].session) {
+      const tokens = Object.entries(await forgeries(this.keys, this.algorithm))
+      return Object.fromEntries(tokens.map(([what, token]) => [what, token === undefined ? undefined : `access_token=${token}`]))
+    }
+    const [name, value] = this.cookie.split(/=(.*)/s)
+    return { 'no session': undefined, 'an empty session': `${name}=`, 'a changed session': `${name}=${changed(value, 40)}` }
   }
 
   /** Ends it; what it wrote goes, but for the log of one that fails. */

@@ -12,13 +12,16 @@ import { until } from '../../lib/report.mjs'
 import { cost, costConnection, costHttp2, costOnce, costTogether, sendOnce } from './load.mjs'
 import { median } from './figures.mjs'
 import { LOAD, MEASURED, forgetPeak, peak, resident, runOn, share, spent, startOn } from './machine.mjs'
-import { OWN, PEERS, Peer, settings } from './peers.mjs'
-import { ALGORITHMS, mint, mintMany } from './tokens.mjs'
+import { OWN, PEERS, POOLED, Peer, settings } from './peers.mjs'
+import { startProvider } from './provider.mjs'
+import { ALGORITHMS, mintMany } from './tokens.mjs'
 
 /** Tokens that a warm cache holds, and those that are new to it. */
 const WARM = 1000
 const COLD = { HS256: 30_000, RS256: 15_000, ES256: 15_000 }
 const LIVE = 200_000
+/** Slices of each of two processes that are held against one another. */
+const TURNS = 5
 
 /** A run: its keys, its app, and the tokens that were made so far. */
 export class Run {
@@ -44,7 +47,8 @@ export class Run {
 
   /** Does something with a peer that was seen to do its work. */
   async with (name, setup, body) {
-    const peer = await Peer.start(name, { keys: this.keys, upstream: this.upstream, ...setup })
+    if (PEERS[name].session) this.provider ??= await startProvider(this.folder)
+    const peer = await Peer.start(name, { keys: this.keys, upstream: this.upstream, provider: this.provider, ...setup })
     try {
       await peer.check()
       return await body(peer)
@@ -64,8 +68,8 @@ const plain = name => slice('plain', 'plain', name, run => run.with(name, {}, pe
 
 function warm (name, algorithm) {
   return slice('warm', algorithm, name, async run => {
-    const tokens = await run.tokens(algorithm, WARM, 'warm')
-    return run.with(name, { algorithm }, peer => cost(peer, run.seconds, { tokens }))
+    const load = PEERS[name].session ? {} : { tokens: await run.tokens(algorithm, WARM, 'warm') }
+    return run.with(name, { algorithm }, peer => cost(peer, run.seconds, load))
   })
 }
 
@@ -81,8 +85,8 @@ function alone (algorithm, part, what) {
   return slice('cold', `${algorithm}, ${what}`, 'alone', async run => {
     const file = join(run.folder, `${algorithm}.toml`)
     writeFileSync(file, settings({ keys: run.keys, algorithm, port: 1, adminPort: 2, upstream: 3 }))
-    const token = await mint(run.keys, algorithm)
-    return { cpu: Number(await runOn(MEASURED, process.env.BENCH_PARTS, [file, token, part, 'seconds=1'], 30)) }
+    const tokens = await run.tokens(algorithm, WARM, 'warm')
+    return { cpu: Number(await runOn(MEASURED, process.env.BENCH_PARTS, [file, tokens, part, 'seconds=1'], 30)) }
   })
 }
 
@@ -164,33 +168,42 @@ const begin = name => row('start', 'first 200', name, async run => {
   return { ms: median(took) }
 })
 
-/** 200,000 live tokens: what the memory of verified tokens holds, and what a token costs then that is there. */
+/**
+ * 200,000 live tokens: what the memory of verified tokens grows by, and what a token that is there costs then: one process with few,
+ * and one that was sent all of them and holds as many as fit, in turns.
+ */
 const many = row('many', '200,000 tokens', OWN, async run => {
   const [often, all] = [await run.tokens('HS256', WARM, 'warm'), await run.tokens('HS256', LIVE, 'live')]
-  return run.with(OWN, { algorithm: 'HS256' }, async peer => {
-    const before = await cost(peer, 3, { tokens: often })
-    const held = resident(peer.child)
-    await sendOnce(peer, all)
-    const grown = (resident(peer.child) - held) / 1024
-    const after = await cost(peer, 3, { tokens: often })
-    return { before: before.cpu, after: after.cpu, grown }
-  })
+  const setup = { algorithm: 'HS256' }
+  return run.with(OWN, setup, few => run.with(OWN, setup, async full => {
+    await cost(full, 1, { tokens: often })
+    const held = resident(full.child)
+    await sendOnce(full, all)
+    const grown = (resident(full.child) - held) / 1024
+    const costs = new Map([[few, []], [full, []]])
+    for (let turn = 0; turn < TURNS; turn++) {
+      for (const [peer, found] of costs) found.push((await cost(peer, run.seconds, { tokens: often })).cpu)
+    }
+    return { few: median(costs.get(few)), full: median(costs.get(full)), grown }
+  }))
 })
 
-const peers = Object.keys(PEERS)
-const checking = peers.filter(name => PEERS[name].tokens.length > 0)
+const peers = Object.keys(PEERS).filter(name => !PEERS[name].aside)
+/** Those that are measured in all that they do; of one with a session of its own, what requests cost is enough. */
+const whole = peers.filter(name => !PEERS[name].session)
+const checking = algorithm => peers.filter(name => PEERS[name].tokens.includes(algorithm))
 
 export const SCENARIOS = {
-  plain: peers.map(plain),
-  warm: [plain('nginx'), ...ALGORITHMS.flatMap(algorithm => checking.map(name => warm(name, algorithm)))],
+  plain: peers.flatMap(name => name === 'floor' ? [plain(name), plain(POOLED)] : [plain(name)]),
+  warm: [plain('nginx'), ...ALGORITHMS.flatMap(algorithm => checking(algorithm).map(name => warm(name, algorithm)))],
   cold: [plain('floor'), plain(OWN), ...ALGORITHMS.flatMap(algorithm => [
     cold('floor', algorithm), cold(OWN, algorithm), alone(algorithm, 'signature', 'signature alone'), alone(algorithm, 'verify', 'whole verification alone')])],
-  tls: [...peers.map(name => http2(name)), ...checking.map(name => http2(name, 'RS256'))],
-  handshakes: peers.map(connections),
+  tls: [...whole.map(name => http2(name)), ...whole.filter(name => PEERS[name].tokens.includes('RS256')).map(name => http2(name, 'RS256'))],
+  handshakes: whole.map(connections),
   workers: [workers(1), workers(2)],
   idle: ['http1', 'tls', 'http2'].flatMap(kind => ['nginx', 'floor', OWN].map(name => idle(kind, name))),
   memory: [memory],
-  stream: ['down', 'up'].flatMap(way => peers.map(name => stream(way, name))),
+  stream: ['down', 'up'].flatMap(way => whole.map(name => stream(way, name))),
   start: ['nginx', OWN].map(begin),
   many: [many]
 }

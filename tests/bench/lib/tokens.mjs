@@ -10,6 +10,7 @@ export const ALGORITHMS = ['HS256', 'RS256', 'ES256']
 export const ISSUER = 'https://id.bench.example'
 export const AUDIENCE = 'bench'
 export const HOST = 'app.bench.example'
+export const USER = 'user-8d2f4c10'
 
 /** Makes all keys, and a certificate for [`HOST`], below `folder`. */
 export function makeKeys (folder) {
@@ -40,7 +41,7 @@ export function makeKeys (folder) {
 export async function mint (keys, algorithm, claims = {}, { key = keys.signers[algorithm] } = {}) {
   const now = Math.floor(Date.now() / 1000)
   const payload = {
-    iss: ISSUER, aud: AUDIENCE, sub: 'user-8d2f4c10', iat: now - 60, exp: now + 86400,
+    iss: ISSUER, aud: AUDIENCE, sub: USER, iat: now - 60, exp: now + 86400,
     jti: '5f0c7a52-9f8e-4b8e-9a51-0d7f6a3c1b2e', scope: 'openid profile email', email: 'someone@users.example',
     roles: ['reader', 'editor'], ...claims
   }
@@ -65,16 +66,18 @@ export async function mintMany (keys, algorithm, count, file, prefix = 'session'
   return file
 }
 
+/** The text with another letter there. */
+export const changed = (text, at) => text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1)
+
 /** Tokens that no peer may take, by what is wrong with them. */
 export async function forgeries (keys, algorithm) {
   const good = await mint(keys, algorithm)
-  const at = good.length - 20
   const other = algorithm === 'RS256' ? 'ES256' : 'RS256'
   const past = Math.floor(Date.now() / 1000) - 3600
   const made = {
     'no token': undefined,
     'an empty token': '',
-    'a changed signature': good.slice(0, at) + (good[at] === 'A' ? 'B' : 'A') + good.slice(at + 1),
+    'a changed signature': changed(good, good.length - 20),
     'one that is over': await mint(keys, algorithm, { exp: past }),
     'no signature': await mint(keys, 'none'),
     'another algorithm': await mint(keys, other),
