@@ -8,6 +8,7 @@ import { HOST } from './tokens.mjs'
 
 const DAY = 86400
 
+/** A provider, and where it sends users back to: whoever asks for them at a peer takes them there. */
 export async function startProvider (folder) {
   const redirect = `http://${HOST}/oauth2/callback`
   const { port, client } = await startOp({ modules: process.env.BENCH_OIDC_PROVIDER, life: DAY, redirect, log: join(folder, 'provider.log') })
