@@ -151,9 +151,8 @@ const things = process.argv[2] === 'requests' ? REQUESTS : { ...REQUESTS, ...PAR
 const { stdout } = await run('rustc', ['--version'])
 const made = { compiler: /\d+\.\d+/.exec(stdout)[0], processor: process.arch }
 const kept = JSON.parse(readFileSync(KEPT, 'utf8'))
-const allowed = kept.compiler === made.compiler ? ALLOWED : ALLOWED_OTHERWISE
-/** Whether what this run does not count may stay beside what it does. */
-const comparable = kept.compiler === made.compiler && kept.processor === made.processor
+const alike = kept.compiler === made.compiler
+const allowed = alike ? ALLOWED : ALLOWED_OTHERWISE
 const counts = {}
 const thousands = number => number.toLocaleString('en-US')
 for (const [name, measure] of Object.entries(things)) {
@@ -176,4 +175,4 @@ for (const [name, measure] of Object.entries(things)) {
 }
 await stopAll()
 app.close()
-if (keep) writeFileSync(KEPT, JSON.stringify({ ...made, counts: { ...comparable ? kept.counts : {}, ...counts } }, null, 2) + '\n')
+if (keep) writeFileSync(KEPT, JSON.stringify({ ...made, counts: { ...alike && kept.processor === made.processor && kept.counts, ...counts } }, null, 2) + '\n')

@@ -35,7 +35,7 @@ function promisesOf (figures, own) {
   }
   for (const algorithm of ALGORITHMS) {
     const bound = figures.all('plain', own, 'cpu').map((plain, round) =>
-      plain + 1.1 * figures.all(`${algorithm}, whole verification alone`, 'alone', 'cpu')[round])
+      plain + 1.1 * figures.all(`${algorithm}, signature alone`, 'alone', 'cpu')[round])
     const found = figures.all(`${algorithm}, each new`, own, 'cpu').map((cpu, round) => cpu / bound[round])
     hold(`${algorithm} cold, of plain and 1.1 verifications`, found, 1)
   }
